@@ -1,0 +1,144 @@
+"""The order in which a price is looked for: the user's word, the provider's word, the catalogue, else unpriced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ai_budget_callbacks.errors import ConfigError
+from ai_budget_callbacks.pricing import corrections
+from ai_budget_callbacks.pricing.card import Cost, Price, RateCard, Source, Unpriced, price_usage
+from ai_budget_callbacks.pricing.catalogue import catalogue
+from ai_budget_callbacks.pricing.reported import reported_cost
+from ai_budget_callbacks.usage import Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from ai_budget_callbacks.usage import Usage
+
+__all__ = ["PriceBook"]
+
+_CACHE_LIMIT = 4096
+
+
+class PriceBook:
+    """Finds rate cards and prices usages. Thread-safe; its cache is a plain dict of immutable cards.
+
+    Args:
+        prices: A price of one's own by model name, or by `"provider/model"`: a `Price`, or `"free"`.
+
+    Raises:
+        ConfigError: A value is neither.
+    """
+
+    def __init__(self, prices: Mapping[str, Price | str] | None = None) -> None:
+        self._own: dict[str, RateCard] = {}
+        for name, value in (prices or {}).items():
+            self._own[name.lower()] = _own_card(name, value)
+        self._cards: dict[tuple[str, str, Terms, int], RateCard | Unpriced] = {}
+
+    @property
+    def catalogue_name(self) -> str:
+        """Name and version of the catalogue behind the book."""
+        return catalogue().name
+
+    def provider(self, url: str | None, word: str | None) -> tuple[str, bool]:
+        """The catalogue provider a client talks to.
+
+        Args:
+            url: The client's base URL, or None for its default.
+            word: What the client calls its provider.
+
+        Returns:
+            The provider id and whether it is certain. Uncertain: an address no catalogue provider owns, so the
+            client's own word was taken.
+        """
+        own_word = (word and catalogue().provider_for_name(word)) or word or "unknown"
+        if url is None:
+            return own_word, True
+        at_url = catalogue().provider_for_url(url)
+        return (at_url, True) if at_url is not None else (own_word, False)
+
+    def card(self, provider: str, model: str, terms: Terms, at: datetime) -> RateCard | Unpriced:
+        """The rate card for a model under some terms at a time, or `Unpriced` with the reason."""
+        own = self.own(provider, model)
+        if own is not None:
+            return own
+        key = (provider, model, terms, int(at.timestamp()) // 60)
+        card = self._cards.get(key)
+        if card is None:
+            card = catalogue().card(provider, model, terms, at)
+            if isinstance(card, RateCard):
+                card = corrections.apply(card, terms)
+            if len(self._cards) >= _CACHE_LIMIT:
+                self._cards.clear()
+            self._cards[key] = card
+        return card
+
+    def own(self, provider: str, model: str) -> RateCard | None:
+        """The user's own card for a model, or None."""
+        if not self._own:
+            return None
+        name = model.lower()
+        return self._own.get(f"{provider}/{name}") or self._own.get(name)
+
+    def resolved(self, provider: str, model: str, at: datetime) -> str | None:
+        """The name a model is known by: the catalogue's id, or the user's own key; None when unknown."""
+        card = self.card(provider, model, Terms(), at)
+        return card.source.model if isinstance(card, RateCard) else None
+
+    def cards_for_bound(
+        self, provider: str, model: str, service_tier: str | None, at: datetime
+    ) -> list[RateCard] | Unpriced:
+        """Every card that may apply to a request: the tier it pins, else all tiers the provider may choose."""
+        standard = self.card(provider, model, Terms(), at)
+        if isinstance(standard, Unpriced):
+            return standard
+        if standard.source.kind == "user":
+            return [standard]
+        pinned = (service_tier,) if service_tier and service_tier != "auto" else None
+        tiers = pinned or catalogue().service_tiers(provider, model)
+        cards = [standard]
+        for tier in tiers:
+            card = self.card(provider, model, Terms(service_tier=tier), at)
+            if isinstance(card, RateCard):
+                cards.append(card)
+        return cards
+
+    def price(self, usage: Usage, *, provider: str, model: str, requested: str | None, at: datetime) -> Cost:
+        """Price a usage.
+
+        Args:
+            usage: What was consumed, with the terms the response reported.
+            provider: Catalogue provider id.
+            model: The model that answered (the response's own word), or the requested one where it says none.
+            requested: The model that was asked for; a user's own price may be declared under it.
+            at: Request time.
+
+        Returns:
+            A `Cost` with a status; never 0 unless declared free.
+        """
+        own = self.own(provider, model)
+        if own is None and requested is not None:
+            own = self.own(provider, requested)
+        if own is not None:
+            return price_usage(usage, own)
+        stated = reported_cost(provider, usage.raw)
+        if stated is not None:
+            return stated
+        card = self.card(provider, model, usage.terms, at)
+        if isinstance(card, Unpriced):
+            return Cost(status="unpriced", pico=None, reason=card.reason)
+        return price_usage(usage, card)
+
+
+def _own_card(name: str, value: Price | str) -> RateCard:
+    source = Source(kind="user", name="prices=", model=name, rule="declared")
+    if isinstance(value, Price):
+        return RateCard(rates=MappingProxyType(value.rates()), source=source)
+    if value == "free":
+        return RateCard(rates=MappingProxyType({}), source=replace(source, terms="free"), free=True)
+    raise ConfigError(f'prices[{name!r}] must be a Price(…) or "free", not {value!r}.')

@@ -1,0 +1,340 @@
+"""Rate cards and the one multiplication: count x unit price, in integers of pico-dollars.
+
+A card prices a bucket only by that bucket's own rate or by an explicit `inherits` rule. A bucket with neither
+makes the whole answer unpriced: billing it at its parent's rate, or at 0, is how other libraries go wrong
+(facts/pricing.md 1.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ai_budget_callbacks.errors import ConfigError
+from ai_budget_callbacks.money import PICO, exact_decimal, usd_decimal
+from ai_budget_callbacks.usage import INPUT_BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ai_budget_callbacks.usage import Usage
+
+__all__ = ["Cost", "Line", "Price", "Rate", "RateCard", "Source", "Tier", "Unpriced", "price_usage"]
+
+_INPUT = frozenset(INPUT_BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A dearer (or cheaper) unit price for the whole request once its input passes a threshold.
+
+    Attributes:
+        above: Input tokens of the request; the tier applies when the total is strictly greater.
+        usd: USD for `per` units of the rate it belongs to.
+    """
+
+    above: int
+    usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one bucket costs.
+
+    Attributes:
+        usd: USD for `per` units.
+        per: Number of units the price is stated for (1,000,000 tokens, 1,000 searches).
+        tiers: Thresholds, lowest first.
+    """
+
+    usd: Decimal
+    per: int
+    tiers: tuple[Tier, ...] = ()
+    # (above, usd, pico numerator, pico denominator), dearest threshold first: computed once, used per call
+    _steps: tuple[tuple[int, Decimal, int, int], ...] = field(
+        init=False, repr=False, compare=False, default=()
+    )
+
+    def __post_init__(self) -> None:
+        """Turn decimals into integer ratios once, so that no call does decimal arithmetic."""
+        steps = [(tier.above, tier.usd, *_pico_ratio(tier.usd, self.per)) for tier in reversed(self.tiers)]
+        object.__setattr__(self, "_steps", (*steps, (-1, self.usd, *_pico_ratio(self.usd, self.per))))
+
+    def step(self, input_tokens: int) -> tuple[int, Decimal, int, int]:
+        """The step that applies to a request with this many input tokens."""
+        for step in self._steps:
+            if input_tokens > step[0]:
+                return step
+        return self._steps[-1]
+
+    def scaled(self, factor: Decimal) -> Rate:
+        """The same rate times an exact factor (regional uplift)."""
+        return Rate(
+            _times(self.usd, factor),
+            self.per,
+            tuple(Tier(t.above, _times(t.usd, factor)) for t in self.tiers),
+        )
+
+    def reachable(self, input_tokens: int) -> list[tuple[int, int]]:
+        """Pico ratios of every step that a request of up to this many input tokens can end in, for bounds."""
+        return [(top, bottom) for above, _, top, bottom in self._steps if above < 0 or input_tokens > above]
+
+
+def _times(a: Decimal, b: Decimal) -> Decimal:
+    (an, ad), (bn, bd) = a.as_integer_ratio(), b.as_integer_ratio()
+    # both are finite decimals, so the product is one too: scale the integer product by a power of ten
+    digits = 0
+    numerator, denominator = an * bn, ad * bd
+    while (numerator * 10**digits) % denominator:
+        digits += 1
+    return (
+        Decimal(numerator * 10**digits // denominator).scaleb(-digits)
+        if digits
+        else Decimal(numerator // denominator)
+    )
+
+
+def _pico_ratio(usd: Decimal, per: int) -> tuple[int, int]:
+    numerator, denominator = usd.as_integer_ratio()
+    top, bottom = numerator * PICO, denominator * per
+    if top % bottom == 0:
+        return top // bottom, 1
+    return top, bottom
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a price came from; kept on every entry so that it can be re-priced and audited.
+
+    Attributes:
+        kind: `"user"`, `"catalogue"`, `"reported"`.
+        name: Catalogue name and version, or where the user stated the price.
+        provider: Catalogue provider whose list was used.
+        model: Catalogue id of the matched model.
+        rule: How the name matched: `"exact"`, `"dated"`, `"pattern"`, `"prefix"`, `"declared"`.
+        terms: Variant that applied, for example `"service_tier=flex"`, or `"standard"`.
+        corrections: Names of our corrections that applied.
+    """
+
+    kind: str
+    name: str
+    provider: str = ""
+    model: str = ""
+    rule: str = ""
+    terms: str = "standard"
+    corrections: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready form."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "provider": self.provider,
+            "model": self.model,
+            "rule": self.rule,
+            "terms": self.terms,
+            "corrections": list(self.corrections),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateCard:
+    """All unit prices of one model under one set of terms at one time.
+
+    Attributes:
+        rates: Rate by bucket.
+        source: Provenance.
+        inherits: Explicit rules: a bucket without a rate of its own is billed as this other bucket.
+        free: The user declared the model free; every cost is 0 with that reason.
+    """
+
+    rates: Mapping[str, Rate]
+    source: Source
+    inherits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    free: bool = False
+
+    def rate(self, bucket: str) -> Rate | None:
+        """The rate a bucket is billed at, or None when nobody says."""
+        found = self.rates.get(bucket)
+        if found is None and (parent := self.inherits.get(bucket)) is not None:
+            return self.rates.get(parent)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpriced:
+    """No price: a state of its own, never 0.
+
+    Attributes:
+        reason: What is missing, in words a user can act on.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One bucket's part of a cost.
+
+    Attributes:
+        bucket: Bucket name.
+        count: Tokens or units.
+        unit_price_usd: USD for `per` units.
+        per: Units the price is stated for.
+        amount_pico: Amount in pico-dollars (1e-12 USD), rounded up where the price is no whole number of them.
+    """
+
+    bucket: str
+    count: int
+    unit_price_usd: Decimal
+    per: int
+    amount_pico: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a usage costs, with a status.
+
+    Attributes:
+        status: `"priced"`, `"reported"`, `"free"` or `"unpriced"`.
+        pico: Pico-dollars, or None when unpriced.
+        lines: One line for every non-zero bucket of a priced usage.
+        source: Provenance, or None when unpriced.
+        reason: Why it is free or unpriced.
+    """
+
+    status: str
+    pico: int | None
+    lines: tuple[Line, ...] = ()
+    source: Source | None = None
+    reason: str | None = None
+
+    @property
+    def usd(self) -> Decimal | None:
+        """USD, exact."""
+        return None if self.pico is None else usd_decimal(self.pico)
+
+
+def price_usage(usage: Usage, card: RateCard) -> Cost:
+    """Multiply a usage by a card.
+
+    Returns:
+        `priced` when every non-zero bucket has a rate, `free` for a card declared free, else `unpriced` with
+        the bucket that lacks a rate. A usage with no counts at all is `unpriced`: nothing is never free.
+    """
+    if card.free:
+        return Cost(status="free", pico=0, source=card.source, reason="declared free")
+    buckets = usage.buckets
+    if not buckets:
+        return Cost(status="unpriced", pico=None, reason="the usage has no counts")
+    if "other_model" in usage.flags:
+        return Cost(
+            status="unpriced", pico=None, reason="part of the usage belongs to another model without a price"
+        )
+    total_input = 0
+    for name, count in buckets.items():
+        if name in _INPUT:
+            total_input += count
+    lines = []
+    pico = 0
+    for name, count in buckets.items():
+        rate = card.rate(name)
+        if rate is None:
+            return Cost(
+                status="unpriced",
+                pico=None,
+                reason=f"no price for {name} of {card.source.model or 'the model'}",
+            )
+        _, usd, top, bottom = rate.step(total_input)
+        amount = -(-count * top // bottom) if bottom != 1 else count * top
+        lines.append(Line(name, count, usd, rate.per, amount))
+        pico += amount
+    fee = card.rates.get("request_fee")
+    if fee is not None and "request_fee" not in buckets:
+        _, usd, top, bottom = fee.step(total_input)
+        amount = -(-top // bottom)
+        lines.append(Line("request_fee", 1, usd, fee.per, amount))
+        pico += amount
+    return Cost(status="priced", pico=pico, lines=tuple(lines), source=card.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """A price of one's own, for `prices={"my-model": Price(input="0.15", output="0.60")}`.
+
+    Amounts are USD for `per` tokens, as decimal strings or `Decimal`. Cached input and cache writes that are
+    not given cost what plain input costs; reasoning costs what output costs. Audio is never derived: give
+    `input_audio` / `output_audio` or a call with audio is unpriced.
+
+    Attributes:
+        input, output: USD for `per` input and output tokens. `output` may be left out for embeddings.
+        cache_read, cache_write, cache_write_1h: The same for cached input.
+        reasoning, input_audio, output_audio: The same for these buckets.
+        web_search, request: USD for one search, and for one request.
+        per: Tokens the token prices are stated for.
+
+    Raises:
+        ConfigError: Negative, not finite, or all prices zero (say `"free"` instead).
+    """
+
+    input: str | Decimal | int | float
+    output: str | Decimal | int | float | None = None
+    cache_read: str | Decimal | int | float | None = None
+    cache_write: str | Decimal | int | float | None = None
+    cache_write_1h: str | Decimal | int | float | None = None
+    reasoning: str | Decimal | int | float | None = None
+    input_audio: str | Decimal | int | float | None = None
+    output_audio: str | Decimal | int | float | None = None
+    web_search: str | Decimal | int | float | None = None
+    request: str | Decimal | int | float | None = None
+    per: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse what would price calls at nothing without saying so."""
+        if type(self.per) is not int or self.per <= 0:
+            raise ConfigError(f"Price(per=…) must be a positive int, not {self.per!r}.")
+        amounts = [rate.usd for rate in self.rates().values()]
+        if any(amount < 0 for amount in amounts):
+            raise ConfigError("Price(…) amounts must not be negative.")
+        if not any(amounts):
+            raise ConfigError(
+                'All amounts of this Price are 0. A model that costs nothing is declared "free".'
+            )
+
+    def rates(self) -> dict[str, Rate]:
+        """Rate by bucket, with what is derived made explicit."""
+        cache_read = self.input if self.cache_read is None else self.cache_read
+        cache_write = self.input if self.cache_write is None else self.cache_write
+        tokens = {
+            "input_uncached": self.input,
+            "input_tool": self.input,
+            "input_image": self.input,
+            "input_video": self.input,
+            "cache_read": cache_read,
+            "cache_read_image": cache_read,
+            "cache_write": cache_write,
+            "cache_write_5m": cache_write,
+            "cache_write_1h": cache_write if self.cache_write_1h is None else self.cache_write_1h,
+            "output_text": self.output,
+            "output_image": self.output,
+            "output_citation": self.output,
+            "output_reasoning": self.output if self.reasoning is None else self.reasoning,
+            "input_audio": self.input_audio,
+            "output_audio": self.output_audio,
+        }
+        units = {"web_search": self.web_search, "request_fee": self.request}
+        rates = {
+            name: Rate(exact_decimal(value, what=f"Price({name})"), self.per)
+            for name, value in tokens.items()
+            if value is not None
+        }
+        rates.update(
+            {
+                name: Rate(exact_decimal(value, what=f"Price({name})"), 1)
+                for name, value in units.items()
+                if value is not None
+            }
+        )
+        return rates

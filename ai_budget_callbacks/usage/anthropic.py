@@ -1,0 +1,117 @@
+"""Usage of Anthropic messages, single objects and the usage events of a stream.
+
+Facts (Anthropic API reference, recorded responses, facts/pricing.md 3.2): `input_tokens` excludes both cache
+fields; `output_tokens` includes thinking; a stream's `message_delta` numbers are cumulative; without a
+`cache_creation` breakdown all writes live 5 minutes; server tools make the breakdown smaller than the total.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ai_budget_callbacks.usage import Terms, Usage
+from ai_budget_callbacks.usage._counts import Counts, mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["merge_stream", "read"]
+
+READER = "anthropic/1"
+
+
+def merge_stream(events: Sequence[Any]) -> dict[str, Any]:
+    """Fold the usage-bearing events of one stream into a single usage object.
+
+    Args:
+        events: Events in order, each `{"type": …, "usage": {…}}`, or `message_start` with the usage inside
+            its `message`.
+
+    Returns:
+        The last value of every field, the rule for cumulative counters: never a sum.
+    """
+    merged: dict[str, Any] = {}
+    for event in events:
+        usage = mapping(event).get("usage") or mapping(mapping(event).get("message")).get("usage")
+        merged.update({key: value for key, value in mapping(usage).items() if value is not None})
+    return merged
+
+
+def read(raw: Any) -> Usage | None:
+    """Read a `usage` object of a messages response.
+
+    Returns:
+        The usage, or None when it reports nothing.
+    """
+    source = mapping(raw)
+    counts = Counts()
+    plain = counts.read(source, "input_tokens")
+    output = counts.read(source, "output_tokens")
+    cache_read = counts.read(source, "cache_read_input_tokens")
+    cache_written = counts.read(source, "cache_creation_input_tokens")
+    if plain is None and output is None and not cache_read and not cache_written:
+        return None
+    if plain is None and not cache_read and not cache_written:
+        counts.flag("input_absent")
+    counts.put("input_uncached", plain)
+    counts.put("cache_read", cache_read)
+    _read_writes(counts, mapping(source.get("cache_creation")), cache_written)
+    thinking = counts.read(mapping(source.get("output_tokens_details")), "thinking_tokens") or 0
+    counts.put("output_text", counts.rest(output or 0, thinking))
+    counts.put("output_reasoning", thinking)
+    counts.put("web_search", counts.read(mapping(source.get("server_tool_use")), "web_search_requests"))
+    _read_iterations(counts, source.get("iterations"))
+    return Usage(
+        buckets=MappingProxyType(counts.buckets),
+        reader=READER,
+        raw=raw,
+        flags=tuple(counts.flags),
+        terms=_terms(source),
+    )
+
+
+def _read_writes(counts: Counts, split: Mapping[str, Any], total: int | None) -> None:
+    five_minutes = counts.read(split, "ephemeral_5m_input_tokens") or 0
+    one_hour = counts.read(split, "ephemeral_1h_input_tokens") or 0
+    known = five_minutes + one_hour
+    beyond = (total or 0) - known
+    if beyond < 0:
+        counts.flag("inconsistent")
+        beyond = 0
+    if known:
+        counts.put("cache_write", beyond)  # server tools: more written than the breakdown says
+    else:
+        counts.put("cache_write_5m", beyond)  # no breakdown: five minutes is the documented default
+    counts.put("cache_write_5m", five_minutes)
+    counts.put("cache_write_1h", one_hour)
+
+
+def _read_iterations(counts: Counts, iterations: Any) -> None:
+    """Compaction runs on the same model and is billed on top; an advisor's model has no price here."""
+    for item in iterations if isinstance(iterations, list) else ():
+        entry = mapping(item)
+        if entry.get("type") == "compaction":
+            counts.put("input_uncached", counts.read(entry, "input_tokens"))
+            counts.put("cache_read", counts.read(entry, "cache_read_input_tokens"))
+            _read_writes(
+                counts,
+                mapping(entry.get("cache_creation")),
+                counts.read(entry, "cache_creation_input_tokens"),
+            )
+            counts.put("output_text", counts.read(entry, "output_tokens"))
+            counts.flag("compaction")
+        elif entry.get("type") == "advisor_message":
+            counts.flag("other_model")
+
+
+def _terms(source: Mapping[str, Any]) -> Terms:
+    tier = source.get("service_tier")
+    speed = source.get("speed")
+    geo = source.get("inference_geo")
+    return Terms(
+        service_tier=tier if isinstance(tier, str) and tier != "batch" else None,
+        batch=tier == "batch",
+        speed=speed if isinstance(speed, str) else None,
+        inference_geo=geo if isinstance(geo, str) else None,
+    )
