@@ -53,8 +53,8 @@ class AIBudgetError(Exception):
         return (_rebuild, (type(self), self.message, state))
 
 
-class _Refusal(AIBudgetError, RuntimeError):
-    """What both kinds of refusal carry.
+class Refusal(AIBudgetError, RuntimeError):
+    """What both kinds of refusal carry. Never raised itself; catch `BudgetExceeded` or `PriceUnknown`.
 
     Attributes:
         budget: The `Budget` that refused or was crossed, or None.
@@ -87,6 +87,7 @@ class _Refusal(AIBudgetError, RuntimeError):
         self.resets_at = resets_at
         self.entry = entry
         self.response = response
+        self.closes: str | None = None  # id of the track() block whose own budget refused, if it was one
 
     def again(self) -> Self:
         """A fresh instance with the same facts, for refusing a later call of a closed run."""
@@ -97,15 +98,15 @@ class _Refusal(AIBudgetError, RuntimeError):
         return copy
 
 
-class BudgetExceeded(_Refusal):  # noqa: N818 - the name users see in DESIGN 1; an exceeded budget is the condition
+class BudgetExceeded(Refusal):
     """A call was refused because a budget has no room, or (`at_limit="raise"`) a call crossed its limit."""
 
 
-class PriceUnknown(_Refusal):  # noqa: N818 - same
+class PriceUnknown(Refusal):
     """A call was refused before sending because its model has no known price and a USD budget applies."""
 
 
-class UsageMissing(AIBudgetError, RuntimeError):  # noqa: N818 - same
+class UsageMissing(AIBudgetError, RuntimeError):
     """A provider's answer carried no usage and the meter was built with `on_missing_usage="raise"`.
 
     Attributes:

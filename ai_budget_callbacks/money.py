@@ -52,9 +52,7 @@ def pico_from_usd(value: object, *, what: str) -> int:
     if scaled != whole:
         raise ConfigError(f"{what} is finer than 1e-12 USD: {value!r}.")
     if abs(whole) > INT64_MAX:
-        raise ConfigError(
-            f"{what} is beyond what one balance can hold (9223372.036854775807 USD): {value!r}."
-        )
+        raise ConfigError(f"{what} is beyond what one balance can hold (9223372.036854775807 USD): {value!r}.")
     return whole
 
 

@@ -53,9 +53,7 @@ class Rate:
     per: int
     tiers: tuple[Tier, ...] = ()
     # (above, usd, pico numerator, pico denominator), dearest threshold first: computed once, used per call
-    _steps: tuple[tuple[int, Decimal, int, int], ...] = field(
-        init=False, repr=False, compare=False, default=()
-    )
+    _steps: tuple[tuple[int, Decimal, int, int], ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
         """Turn decimals into integer ratios once, so that no call does decimal arithmetic."""
@@ -90,9 +88,7 @@ def _times(a: Decimal, b: Decimal) -> Decimal:
     while (numerator * 10**digits) % denominator:
         digits += 1
     return (
-        Decimal(numerator * 10**digits // denominator).scaleb(-digits)
-        if digits
-        else Decimal(numerator // denominator)
+        Decimal(numerator * 10**digits // denominator).scaleb(-digits) if digits else Decimal(numerator // denominator)
     )
 
 
@@ -230,9 +226,7 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
     if not buckets:
         return Cost(status="unpriced", pico=None, reason="the usage has no counts")
     if "other_model" in usage.flags:
-        return Cost(
-            status="unpriced", pico=None, reason="part of the usage belongs to another model without a price"
-        )
+        return Cost(status="unpriced", pico=None, reason="part of the usage belongs to another model without a price")
     total_input = 0
     for name, count in buckets.items():
         if name in _INPUT:
@@ -299,9 +293,7 @@ class Price:
         if any(amount < 0 for amount in amounts):
             raise ConfigError("Price(…) amounts must not be negative.")
         if not any(amounts):
-            raise ConfigError(
-                'All amounts of this Price are 0. A model that costs nothing is declared "free".'
-            )
+            raise ConfigError('All amounts of this Price are 0. A model that costs nothing is declared "free".')
 
     def rates(self) -> dict[str, Rate]:
         """Rate by bucket, with what is derived made explicit."""

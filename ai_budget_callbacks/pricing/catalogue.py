@@ -91,9 +91,7 @@ class Catalogue:
 
     def provider_for_name(self, name: str) -> str | None:
         """Catalogue id for a client's own word (`"google_genai"` → `"google"`), or None."""
-        alias = {"google_genai": "google", "google_vertexai": "google", "azure_openai": "azure"}.get(
-            name, name
-        )
+        alias = {"google_genai": "google", "google_vertexai": "google", "azure_openai": "azure"}.get(name, name)
         try:
             return self._snapshot.find_provider(None, alias, None).id
         except LookupError:

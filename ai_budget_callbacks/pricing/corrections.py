@@ -55,9 +55,7 @@ def _row(row: dict[str, Any]) -> Correction:
         models=tuple(row["models"]),
         fills=row.get("fills", False),
         needs=row.get("needs"),
-        rates={
-            bucket: Rate(Decimal(rate["usd"]), rate["per"]) for bucket, rate in row.get("rates", {}).items()
-        },
+        rates={bucket: Rate(Decimal(rate["usd"]), rate["per"]) for bucket, rate in row.get("rates", {}).items()},
         inference_geo=row.get("when", {}).get("inference_geo"),
         factor=Decimal(row["factor"]) if "factor" in row else None,
     )

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.pricing.card import Rate, RateCard
     from ai_budget_callbacks.usage import Call, Request
 
-__all__ = ["Estimate", "Learned", "expected", "expected_input", "max_output_tokens", "worst_case"]
+__all__ = [
+    "Estimate",
+    "Learned",
+    "expected",
+    "expected_input",
+    "max_output_tokens",
+    "reasons_out_of_sight",
+    "worst_case",
+]
 
 FRAMING_PER_MESSAGE = 16
 FRAMING_PER_TOOL = 16
@@ -77,9 +85,7 @@ class Learned:
 
 def expected_input(request: Request, learned: Learned) -> int:
     """Input tokens a request is likely to have."""
-    top, bottom = (
-        (learned.text_bytes, learned.text_tokens) if learned.text_tokens else (_FIRST_BYTES, _FIRST_TOKENS)
-    )
+    top, bottom = (learned.text_bytes, learned.text_tokens) if learned.text_tokens else (_FIRST_BYTES, _FIRST_TOKENS)
     return (
         -(-request.text_bytes * bottom // top)
         + FRAMING_PER_MESSAGE * request.messages
@@ -122,14 +128,10 @@ def worst_case(call: Call, cards: Sequence[RateCard]) -> Estimate | Unpriced:
     """
     request = call.request
     if request.other_parts:
-        return Unpriced(
-            reason="images, audio and files have no proven token bound; reserve a USD amount instead"
-        )
+        return Unpriced(reason="images, audio and files have no proven token bound; reserve a USD amount instead")
     if request.hosted_tools:
         tools = ", ".join(request.hosted_tools)
-        return Unpriced(
-            reason=f"the number of hosted tool calls ({tools}) has no bound; reserve a USD amount instead"
-        )
+        return Unpriced(reason=f"the number of hosted tool calls ({tools}) has no bound; reserve a USD amount instead")
     input_tokens = (
         request.text_bytes
         + request.tool_bytes
@@ -141,9 +143,7 @@ def worst_case(call: Call, cards: Sequence[RateCard]) -> Estimate | Unpriced:
         return _estimate(call, cards, input_tokens, 0)
     per_choice = request.max_output_tokens or max_output_tokens(call.provider, call.model)
     if per_choice is None:
-        return Unpriced(
-            reason=f"the maximum output of {call.model} is not known; set max_tokens on the model"
-        )
+        return Unpriced(reason=f"the maximum output of {call.model} is not known; set max_tokens on the model")
     return _estimate(call, cards, input_tokens, per_choice * request.choices)
 
 
@@ -155,9 +155,7 @@ def _estimate(
     call: Call, cards: Sequence[RateCard], input_tokens: int, output_tokens: int, *, hosted: int = 0
 ) -> Estimate:
     if not cards:
-        return Estimate(
-            usd_pico=None, floor_pico=None, input_tokens=input_tokens, output_tokens=output_tokens
-        )
+        return Estimate(usd_pico=None, floor_pico=None, input_tokens=input_tokens, output_tokens=output_tokens)
     usd = floor = 0
     for card in cards:
         if card.free:
@@ -166,9 +164,7 @@ def _estimate(
         fees = _fee(card, "request_fee") + hosted * _fee(card, "web_search")
         outputs = ("output_text", "output_reasoning", "output_audio")
         usd = max(usd, fees + input_pico + _dearest(card, outputs, output_tokens, input_tokens))
-        floor = max(
-            floor, fees + input_pico + _dearest(card, ("output_text",), min(1, output_tokens), input_tokens)
-        )
+        floor = max(floor, fees + input_pico + _dearest(card, ("output_text",), min(1, output_tokens), input_tokens))
     return Estimate(usd_pico=usd, floor_pico=floor, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
@@ -196,20 +192,26 @@ def _amount(rate: Rate, count: int, input_tokens: int) -> int:
 
 
 @cache
-def _limits() -> dict[str, dict[str, int]]:
-    text = files(__package__).joinpath("data/max_output_tokens.json").read_text(encoding="utf-8")
+def _limits() -> dict[str, dict[str, dict[str, int]]]:
+    text = files(__package__).joinpath("data/model_limits.json").read_text(encoding="utf-8")
     return {name: table for name, table in json.loads(text).items() if isinstance(table, dict)}
+
+
+def _limits_of(provider: str, model: str) -> dict[str, int]:
+    table = _limits().get("openai" if provider == "azure" else provider, {})
+    name = model.lower()
+    while name not in table:  # drop date parts from the end: gpt-4o-2024-08-06 → gpt-4o
+        name, dash, suffix = name.rpartition("-")
+        if not dash or not suffix.isdigit():
+            return {}
+    return table[name]
 
 
 def max_output_tokens(provider: str, model: str) -> int | None:
     """The most output tokens one answer of a model can have (reasoning included), or None when not known."""
-    tables = _limits()
-    table = tables.get("openai" if provider == "azure" else provider, {})
-    name = model.lower()
-    while name:
-        if name in table:
-            return table[name]
-        name, dash, suffix = name.rpartition("-")
-        if not dash or not suffix.isdigit():
-            return None
-    return None
+    return _limits_of(provider, model).get("max_output_tokens")
+
+
+def reasons_out_of_sight(provider: str, model: str) -> bool:
+    """Whether a model is known to think in tokens that are billed and not shown."""
+    return bool(_limits_of(provider, model).get("reasons"))

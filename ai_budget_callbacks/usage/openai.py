@@ -65,9 +65,7 @@ def read(raw: Any, *, service_tier: str | None = None) -> Usage | None:
 
 def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
     details = mapping(
-        source.get("prompt_tokens_details")
-        or source.get("input_tokens_details")
-        or source.get("input_token_details")
+        source.get("prompt_tokens_details") or source.get("input_tokens_details") or source.get("input_token_details")
     )
     cached_split = mapping(details.get("cached_tokens_details"))
     cached = counts.read(details, "cached_tokens") or counts.read(source, "prompt_cache_hit_tokens") or 0
@@ -95,9 +93,7 @@ def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
     counts.put("input_image", image_left)
 
 
-def _read_output(
-    counts: Counts, source: Mapping[str, Any], prompt: int, completion: int, total: int | None
-) -> None:
+def _read_output(counts: Counts, source: Mapping[str, Any], prompt: int, completion: int, total: int | None) -> None:
     details = mapping(
         source.get("completion_tokens_details")
         or source.get("output_tokens_details")

@@ -1,0 +1,152 @@
+"""What a call asks of its budgets: the estimate under the meter's reservation mode, and the wants made from it.
+
+Pure decisions before the ledger is asked. Which budgets apply, what price is expected, what is refused because
+nobody can say what it costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ai_budget_callbacks import messages
+from ai_budget_callbacks.errors import PriceUnknown
+from ai_budget_callbacks.ledger import Want
+from ai_budget_callbacks.pricing import PriceBook, RateCard, Unpriced
+from ai_budget_callbacks.pricing.estimate import Estimate, Learned, expected, worst_case
+from ai_budget_callbacks.usage import Call, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ai_budget_callbacks.budget import Attached
+
+__all__ = ["Admission", "Policy", "admit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a meter reserves.
+
+    Attributes:
+        reserve: `"expected"`, `"worst_case"`, `"none"`, or pico-dollars to hold for each call.
+        on_unpriced: `"refuse"`, or pico-dollars to hold and book for each unpriced call.
+    """
+
+    reserve: str | int
+    on_unpriced: str | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What to ask the ledger for.
+
+    Attributes:
+        attached: Budgets the call touches, in the order of `wants`.
+        wants: One for each of them.
+        estimate: Sizes and price of the call.
+        card: The card that is expected to apply, or None without a price.
+        held_pico: What is held on each USD balance.
+        unpriced: Why there is no price, or None.
+    """
+
+    attached: tuple[Attached, ...]
+    wants: tuple[Want, ...]
+    estimate: Estimate
+    card: RateCard | None
+    held_pico: int | None
+    unpriced: str | None
+
+
+def admit(
+    call: Call, budgets: Sequence[Attached], book: PriceBook, policy: Policy, learned: Callable[[Call], Learned]
+) -> Admission:
+    """Decide what a call asks of its budgets.
+
+    Raises:
+        PriceUnknown: A USD budget that stops applies and the call has no price (or no bound, in `worst_case`), or a
+            budget matches on model and the model cannot be resolved.
+    """
+    at = call.started_at
+    resolved = book.resolved(call.provider, call.model, at)
+    if resolved is None:
+        _refuse_unmatchable(call, budgets)
+    attached = [item for item in budgets if item.applies(call, resolved)]
+    found = book.card(call.provider, call.model, Terms(service_tier=call.request.service_tier), at)
+    if isinstance(found, Unpriced) and call.request.service_tier is not None:
+        found = book.card(call.provider, call.model, Terms(), at)  # a tier may be refused by the provider itself
+    card = found if isinstance(found, RateCard) else None
+    unpriced = found.reason if isinstance(found, Unpriced) else None
+    if card is not None and card.free:
+        attached = [item for item in attached if item.budget.unit != "usd"]
+    usd_stops = next((item.budget for item in attached if item.budget.unit == "usd" and item.budget.stops), None)
+    if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse":
+        raise PriceUnknown(messages.price_unknown(call, unpriced), budget=usd_stops)
+    estimate = _estimate(call, attached, card, book, policy, learned)
+    held_pico = _held_pico(estimate, policy, priced=card is not None)
+    wants = tuple(_want(item, call, resolved, estimate, held_pico, policy) for item in attached)
+    return Admission(
+        attached=tuple(attached),
+        wants=wants,
+        estimate=estimate,
+        card=card,
+        held_pico=held_pico,
+        unpriced=unpriced,
+    )
+
+
+def _refuse_unmatchable(call: Call, budgets: Sequence[Attached]) -> None:
+    for item in budgets:
+        if item.budget.stops and "model" in (item.budget.match or {}):
+            raise PriceUnknown(messages.unresolved(call, item.budget), budget=item.budget)
+
+
+def _estimate(
+    call: Call,
+    attached: Sequence[Attached],
+    card: RateCard | None,
+    book: PriceBook,
+    policy: Policy,
+    learned: Callable[[Call], Learned],
+) -> Estimate:
+    usual = expected(call, [card] if card is not None else [], learned(call))
+    if policy.reserve != "worst_case":
+        return usual
+    stopping = next((i.budget for i in attached if i.budget.stops and i.budget.unit in {"usd", "tokens"}), None)
+    cards = book.cards_for_bound(call.provider, call.model, call.request.service_tier, call.started_at)
+    bound = worst_case(call, [] if isinstance(cards, Unpriced) else cards)
+    if isinstance(bound, Estimate):
+        return bound
+    if stopping is not None:
+        raise PriceUnknown(messages.unbounded(call, bound.reason), budget=stopping)
+    return usual
+
+
+def _held_pico(estimate: Estimate, policy: Policy, *, priced: bool) -> int | None:
+    if policy.reserve == "none":
+        return 0
+    if isinstance(policy.reserve, int):
+        return policy.reserve
+    if not priced:
+        return policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
+    return estimate.usd_pico
+
+
+def _want(
+    item: Attached, call: Call, resolved: str | None, estimate: Estimate, held_pico: int | None, policy: Policy
+) -> Want:
+    budget = item.budget
+    partial = policy.reserve == "expected"
+    floor: int | None
+    if budget.unit == "usd":
+        amount, floor = held_pico or 0, estimate.floor_pico
+    elif budget.unit == "tokens":
+        amount, floor = (0 if policy.reserve == "none" else estimate.tokens), estimate.floor_tokens
+    else:
+        amount, floor = 1, None
+    return Want(
+        key=item.balance(call, resolved),
+        amount=amount,
+        floor=floor if partial else None,
+        limit=budget.limit if budget.stops else None,
+    )

@@ -1,0 +1,37 @@
+"""The one edge from the core to the adapters: attach to frameworks that are imported now or later.
+
+An adapter's attach function is called right after its framework's first import, and at once where that has
+happened (wrapt's post-import hooks). Importing this package imports no framework.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from typing import Any
+
+import wrapt
+
+__all__ = ["attach_frameworks"]
+
+# framework's top-level package → module whose attach() connects it to track() and install()
+_ADAPTERS = {"langchain_core": "ai_budget_callbacks.langchain.tracking"}
+
+_lock = threading.Lock()
+_done = False
+
+
+def attach_frameworks() -> None:
+    """Connect `track()` and `install()` to every supported framework. Idempotent."""
+    global _done  # noqa: PLW0603 - once for the process
+    with _lock:
+        if _done:
+            return
+        _done = True
+    for framework, adapter in _ADAPTERS.items():
+        wrapt.register_post_import_hook(functools.partial(_attach, adapter), framework)
+
+
+def _attach(adapter: str, _framework: Any) -> None:
+    importlib.import_module(adapter).attach()

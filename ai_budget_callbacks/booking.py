@@ -1,0 +1,162 @@
+"""From what came back to what is booked: usage, cost and status of one outcome. Pure; commits nothing.
+
+The rules are DESIGN 3.1: zero is never a default. What was measured is priced; what was not is counted and says
+so; what nobody saw is booked at the larger of hold and estimate; what has no price is NULL.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ai_budget_callbacks.ledger import Posting
+from ai_budget_callbacks.pricing.card import Cost, price_usage
+from ai_budget_callbacks.pricing.estimate import Learned, expected_input
+from ai_budget_callbacks.usage import Usage
+
+if TYPE_CHECKING:
+    from ai_budget_callbacks.admission import Admission, Policy
+    from ai_budget_callbacks.pricing import PriceBook
+    from ai_budget_callbacks.usage import Call
+
+__all__ = ["Outcome", "book_outcome"]
+
+_BYTES, _TOKENS = 5, 2  # 2.5 bytes a token: errs to more tokens on most text (facts/pricing.md 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        kind: `"answer"` (complete), `"cut"` (a stream that ended early: what was seen is in `output_bytes`),
+            `"unknown"` (sent, outcome never seen), `"cached"` (served from the framework's cache, no request).
+        usage: Usage the provider reported, or None when it reported none.
+        response_model, response_id: As the response said.
+        response: The framework's response object, for `BudgetExceeded.response`.
+        output_bytes: UTF-8 bytes of output seen, for an estimate where usage is missing.
+        hidden_reasoning: The model may have thought out of sight, so visible output bounds nothing.
+        reason: Words for the entry.
+        content: Prompt and completion, kept only when the meter stores content.
+    """
+
+    kind: str
+    usage: Usage | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    response: Any = None
+    output_bytes: int = 0
+    hidden_reasoning: bool = False
+    reason: str | None = None
+    content: Any = None
+
+
+def book_outcome(
+    call: Call, outcome: Outcome, admission: Admission, book: PriceBook, policy: Policy, *, store_content: bool
+) -> Posting:
+    """The posting for an outcome, ready to be committed."""
+    draft = Posting(
+        call=call,
+        status="unknown",
+        ended_at=datetime.now(UTC),
+        reason=outcome.reason,
+        response_id=outcome.response_id,
+        response_model=outcome.response_model,
+        content=json.dumps(outcome.content, default=str) if store_content and outcome.content is not None else None,
+    )
+    if outcome.kind == "cached":
+        reason = outcome.reason or "framework cache"
+        free = Cost(status="free", pico=0, reason=reason)
+        return replace(draft, status="free", reason=reason, cost=free, booked_pico=0, booked_tokens=0, booked_calls=0)
+    usage = outcome.usage
+    if usage is not None and not usage.nothing:
+        usage, counted = _complete(usage, outcome, call)
+        return _measured(draft, usage, outcome, book, policy, counted=counted)
+    if outcome.kind == "unknown":
+        return _unknown(draft, admission)
+    return _counted(draft, outcome, admission, policy)
+
+
+def _complete(usage: Usage, outcome: Outcome, call: Call) -> tuple[Usage, bool]:
+    """The usage with what it must have and lacks, and whether anything had to be counted.
+
+    No answer has output without input, and visible output is never 0 tokens: streams that lose one half (Anthropic
+    through LangChain, facts/langchain.md 9) would otherwise be billed at the other half alone.
+    """
+    counts = {}
+    if usage.output_tokens and not usage.input_tokens:
+        counts["input_uncached"] = expected_input(call.request, Learned())
+    if outcome.output_bytes and not usage.output_tokens:
+        counts["output_text"] = _tokens(outcome.output_bytes)
+    if not any(counts.values()):
+        return usage, False
+    return replace(usage.with_units(counts), flags=(*usage.flags, "partly_counted")), True
+
+
+def _measured(
+    draft: Posting, usage: Usage, outcome: Outcome, book: PriceBook, policy: Policy, *, counted: bool
+) -> Posting:
+    call = draft.call
+    cost = book.price(
+        usage,
+        provider=call.provider,
+        model=outcome.response_model or call.model,
+        requested=call.model,
+        at=call.started_at,
+    )
+    if cost.status in {"priced", "reported"} and not cost.pico:
+        cost = Cost(status="unpriced", pico=None, reason="the price list puts this usage at exactly 0; declare it free")
+    posting = replace(
+        draft,
+        status=cost.status,
+        reason=cost.reason or outcome.reason,
+        usage=usage,
+        cost=cost,
+        booked_pico=cost.pico,
+        booked_tokens=usage.total_tokens,
+    )
+    if cost.status == "unpriced":
+        allowed = policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
+        return replace(posting, booked_pico=allowed, keep_hold=True)
+    if cost.status != "free" and (counted or outcome.kind == "cut"):  # usage seen before a cut is a lower bound
+        reason = posting.reason or "the provider reported part of the usage"
+        return replace(posting, status="estimated", reason=reason, keep_hold=True)
+    return posting
+
+
+def _unknown(draft: Posting, admission: Admission) -> Posting:
+    return replace(
+        draft,
+        reason=draft.reason or "the outcome was never seen",
+        booked_pico=admission.estimate.usd_pico,
+        booked_tokens=admission.estimate.tokens,
+        keep_hold=True,
+    )
+
+
+def _counted(draft: Posting, outcome: Outcome, admission: Admission, policy: Policy) -> Posting:
+    """No usage came: count what is visible, say so, and keep the hold where the visible part bounds nothing."""
+    counts = {
+        "input_uncached": expected_input(draft.call.request, Learned()),
+        "output_text": _tokens(outcome.output_bytes),
+    }
+    usage = Usage(buckets=MappingProxyType({name: count for name, count in counts.items() if count}), reader="counted")
+    keep = outcome.kind == "cut" or outcome.hidden_reasoning or policy.reserve == "worst_case"
+    reason = outcome.reason or "the provider reported no usage"
+    posting = replace(draft, usage=usage, reason=reason, booked_tokens=usage.total_tokens, keep_hold=keep)
+    if admission.card is None:
+        allowed = policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
+        return replace(posting, status="unpriced", booked_pico=allowed, keep_hold=True)
+    cost = price_usage(usage, admission.card)
+    if cost.status == "free":
+        return replace(posting, status="free", cost=cost, booked_pico=0)
+    if not cost.pico:
+        return replace(posting, status="unpriced", keep_hold=True)
+    return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)
+
+
+def _tokens(text_bytes: int) -> int:
+    return -(-text_bytes * _TOKENS // _BYTES)

@@ -1,0 +1,237 @@
+"""An `LLMResult` as an `Outcome`: where LangChain keeps usage, and what it does to it on the way.
+
+Raw provider usage is preferred wherever it is kept; `usage_metadata` is read where it is not (streams, Responses).
+What is known to be lost is in docs/limits.md. Facts: facts/langchain.md 3, measured on langchain-core 1.8.3,
+langchain-openai 1.7.4, langchain-anthropic 1.7.10.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from ai_budget_callbacks.meter import Outcome
+from ai_budget_callbacks.usage import Terms, Usage, anthropic, openai
+from ai_budget_callbacks.usage._counts import Counts, mapping
+
+__all__ = ["counted_elsewhere", "is_cache_hit", "outcome_of", "read_usage_metadata", "text_size", "undouble"]
+
+READER = "langchain.usage_metadata/1"
+_TIERS = ("flex", "priority")
+_OWN_IDS = ("run-", "run--", "lc_")
+
+
+def outcome_of(
+    result: Any, *, choices: int, provider: str, last_chunk_usage: Any = None, hidden_reasoning: bool = False
+) -> Outcome:
+    """What an end event says.
+
+    Args:
+        result: The event's `LLMResult`.
+        choices: `n` of the request; streamed choices come back merged with their strings repeated.
+        provider: Catalogue provider id.
+        last_chunk_usage: The last chunk's `usage_metadata` when several chunks of one stream carried usage: those
+            numbers are cumulative and LangChain adds them up (facts/langchain.md 9).
+        hidden_reasoning: Whether the model may reason out of sight.
+    """
+    message = first_message(result)
+    if message is not None and is_cache_hit(message):
+        return Outcome(kind="cached", response=result)
+    metadata = mapping(getattr(message, "response_metadata", None))
+    llm_output = mapping(getattr(result, "llm_output", None))
+    usage = _usage(message, metadata, llm_output, provider, choices, last_chunk_usage)
+    model = metadata.get("model_name") or metadata.get("model") or llm_output.get("model_name")
+    return Outcome(
+        kind="answer",
+        usage=usage,
+        response_model=undouble(str(model), choices) if model else None,
+        response_id=_response_id(message, metadata, llm_output),
+        response=result,
+        output_bytes=text_size(result),
+        hidden_reasoning=hidden_reasoning,
+    )
+
+
+def first_message(result: Any) -> Any:
+    """The first generation's message, or None (text models, empty results)."""
+    for generations in getattr(result, "generations", None) or ():
+        for generation in generations or ():
+            return getattr(generation, "message", None)
+    return None
+
+
+def is_cache_hit(message: Any) -> bool:
+    """Whether LangChain served a message from its LLM cache: it marks those with an int 0 under `total_cost`."""
+    metadata = getattr(message, "usage_metadata", None)
+    return isinstance(metadata, Mapping) and metadata.get("total_cost", 1) == 0
+
+
+def counted_elsewhere(result: Any) -> bool:
+    """A prompt of a text-model batch whose usage stands with the first prompt: one request, many runs.
+
+    `LLMResult.flatten` gives every prompt but the first an empty `token_usage` (langchain_core.outputs).
+    """
+    llm_output = getattr(result, "llm_output", None)
+    return first_message(result) is None and isinstance(llm_output, Mapping) and llm_output.get("token_usage") == {}
+
+
+def _usage(
+    message: Any,
+    metadata: Mapping[str, Any],
+    llm_output: Mapping[str, Any],
+    provider: str,
+    choices: int,
+    last_chunk_usage: Any,
+) -> Usage | None:
+    tier = metadata.get("service_tier")
+    tier = undouble(tier, choices) if isinstance(tier, str) else None
+    if last_chunk_usage is not None:
+        return read_usage_metadata(last_chunk_usage, provider=provider, service_tier=tier)
+    raw = metadata.get("token_usage") or llm_output.get("token_usage")
+    if isinstance(raw, Mapping) and raw:
+        usage = openai.read(raw, service_tier=tier)
+        return None if usage is None else usage.with_units(_tool_units(message))
+    raw = metadata.get("usage")
+    if isinstance(raw, Mapping) and raw:
+        return anthropic.read(raw) if _anthropic_shaped(raw) else openai.read(raw, service_tier=tier)
+    found = getattr(message, "usage_metadata", None)
+    if not isinstance(found, Mapping):
+        return None
+    usage = read_usage_metadata(found, provider=provider, service_tier=tier)
+    return None if usage is None else usage.with_units(_tool_units(message))
+
+
+def _anthropic_shaped(raw: Mapping[str, Any]) -> bool:
+    return "input_tokens" in raw and "input_tokens_details" not in raw and "prompt_tokens" not in raw
+
+
+def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier: str | None = None) -> Usage | None:
+    """Read LangChain's `UsageMetadata`.
+
+    `input_tokens` includes cache reads and writes. OpenAI's flex and priority tiers rename the detail keys
+    (`flex_cache_read`, and `flex` for the rest); Anthropic's writes stand under `ephemeral_*` when the lifetime is
+    known, and `cache_creation` is then 0 on purpose.
+
+    Returns:
+        The usage, or None when it reports nothing. Zeros are absent counts here: `{"prompt_tokens": null}` becomes 0.
+    """
+    counts = Counts()
+    total_in = counts.read(found, "input_tokens")
+    total_out = counts.read(found, "output_tokens")
+    if not total_in and not total_out:
+        return None
+    inside, outside = mapping(found.get("input_token_details")), mapping(found.get("output_token_details"))
+    prefix = next((f"{tier}_" for tier in _TIERS if any(str(k).startswith(tier) for k in (*inside, *outside))), "")
+
+    def detail(source: Mapping[str, Any], key: str) -> int:
+        return counts.read(source, prefix + key, key) or 0
+
+    cache_read, written = detail(inside, "cache_read"), detail(inside, "cache_creation")
+    five_minutes = counts.read(inside, "ephemeral_5m_input_tokens") or 0
+    one_hour = counts.read(inside, "ephemeral_1h_input_tokens") or 0
+    audio_in, audio_out = detail(inside, "audio"), detail(outside, "audio")
+    reasoning = detail(outside, "reasoning")
+    counts.put("input_uncached", counts.rest(total_in or 0, cache_read, written, five_minutes, one_hour, audio_in))
+    counts.put("cache_read", cache_read)
+    # Anthropic without a lifetime: five minutes is the documented default; OpenAI has no lifetimes
+    counts.put("cache_write_5m" if provider == "anthropic" else "cache_write", written)
+    counts.put("cache_write_5m", five_minutes)
+    counts.put("cache_write_1h", one_hour)
+    counts.put("input_audio", audio_in)
+    counts.put("output_text", counts.rest(total_out or 0, reasoning, audio_out))
+    counts.put("output_reasoning", reasoning)
+    counts.put("output_audio", audio_out)
+    return Usage(
+        buckets=MappingProxyType(counts.buckets),
+        reader=READER,
+        raw=dict(found),
+        flags=tuple(counts.flags),
+        terms=Terms(service_tier=service_tier or prefix.rstrip("_") or None),
+    )
+
+
+def _tool_units(message: Any) -> dict[str, int]:
+    """Billed tool calls that no counter shows: content blocks, and `tool_outputs` of older output versions."""
+    content = getattr(message, "content", None)
+    blocks: list[Any] = list(content) if isinstance(content, list) else []
+    blocks += mapping(getattr(message, "additional_kwargs", None)).get("tool_outputs") or []
+    units = openai.count_output_items(blocks)
+    searches = sum(
+        1
+        for block in map(mapping, blocks)
+        if block.get("type") in {"server_tool_use", "server_tool_call"} and block.get("name") == "web_search"
+    )
+    if searches:
+        units["web_search"] = units.get("web_search", 0) + searches
+    return units
+
+
+def _response_id(message: Any, metadata: Mapping[str, Any], llm_output: Mapping[str, Any]) -> str | None:
+    for value in (metadata.get("id"), getattr(message, "id", None), llm_output.get("id")):
+        if isinstance(value, str) and value and not value.startswith(_OWN_IDS):
+            return value
+    return None
+
+
+def undouble(text: str, choices: int) -> str:
+    """A string LangChain repeated once for each streamed choice (`"gpt-4ogpt-4o"` for n=2), once."""
+    if choices > 1 and len(text) % choices == 0:
+        part = text[: len(text) // choices]
+        if part * choices == text:
+            return part
+    return text
+
+
+def text_size(result: Any) -> int:
+    """UTF-8 bytes of all visible output: text, tool calls, and other content blocks as JSON."""
+    size = 0
+    for generations in getattr(result, "generations", None) or ():
+        for generation in generations or ():
+            message = getattr(generation, "message", None)
+            if message is None:
+                size += len((getattr(generation, "text", "") or "").encode("utf-8", "surrogatepass"))
+                continue
+            content = message.content
+            size += _size(content)
+            size += sum(_size(call) for call in getattr(message, "tool_calls", None) or ())
+            size += sum(_size(call) for call in getattr(message, "invalid_tool_calls", None) or ())
+    return size
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, Sequence):
+        return sum(map(_size, value))
+    if isinstance(value, Mapping) and isinstance(value.get("text"), str):
+        return _size(value["text"])
+    return len(json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
+def outcome_of_body(body: Any, *, provider: str) -> Outcome | None:
+    """A paid answer that arrived as an error: the provider's body hangs on it (facts/langchain.md 3.5)."""
+    source = mapping(body)
+    raw = source.get("usage")
+    if not isinstance(raw, Mapping):
+        return None
+    tier = source.get("service_tier")
+    if _anthropic_shaped(raw) and provider == "anthropic":
+        usage = anthropic.read(raw)
+    else:
+        usage = openai.read(raw, service_tier=tier if isinstance(tier, str) else None)
+    if usage is None:
+        return None
+    items = source.get("output")
+    if isinstance(items, list):
+        usage = usage.with_units(openai.count_output_items(items))
+    model, response_id = source.get("model"), source.get("id")
+    return Outcome(
+        kind="answer",
+        usage=replace(usage),
+        response_model=model if isinstance(model, str) else None,
+        response_id=response_id if isinstance(response_id, str) else None,
+        reason="the answer was paid for and then failed to parse",
+    )

@@ -1,0 +1,113 @@
+"""An error event as what it means for money: nothing was billed, something was seen, or nobody knows.
+
+Facts: facts/langchain.md 3.5 and 9. An HTTP status counts only when it is the *response's* (an error object inside
+a 200 stream may carry a code and billed usage); "never sent" and "reset after sending" differ only in a cause
+levels down; a timeout derives from the connection error and is checked first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ai_budget_callbacks.langchain.extract import first_message, outcome_of, outcome_of_body, text_size
+from ai_budget_callbacks.meter import Outcome
+from ai_budget_callbacks.usage._counts import mapping
+
+__all__ = ["Failure", "judge"]
+
+_HTTP_CLIENTS = frozenset({"httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3", "aiohttp"})
+# the request never left this machine
+_NEVER_SENT = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "UnsupportedProtocol",
+        "InvalidURL",
+        "LocalProtocolError",
+        "NewConnectionError",
+        "ConnectTimeoutError",
+        "ClientConnectorError",
+    }
+)
+_DEPTH = 8
+_HTTP_ERROR = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What an error event means.
+
+    Attributes:
+        outcome: What to settle, or None when nothing was billed and the hold is given back.
+        reason: Words for the entry or the event.
+    """
+
+    outcome: Outcome | None
+    reason: str
+
+
+def judge(error: BaseException, result: Any, *, choices: int, provider: str, last_chunk_usage: Any = None) -> Failure:
+    """Judge an error event.
+
+    Args:
+        error: The exception.
+        result: The event's `response`: chunks so far, and the provider's answer where the error carries one.
+        choices: As for `outcome_of`.
+        provider: As for `outcome_of`.
+        last_chunk_usage: As for `outcome_of`.
+    """
+    name = type(error).__name__
+    status = _status(error)
+    if status is not None and status < _HTTP_ERROR:
+        paid = outcome_of_body(_body(result), provider=provider)
+        if paid is not None:
+            return Failure(outcome=replace(paid, response=result), reason=str(paid.reason))
+    if status is not None and status >= _HTTP_ERROR:
+        return Failure(outcome=None, reason=f"the provider answered HTTP {status}")
+    if _never_sent(error):
+        return Failure(outcome=None, reason=f"the request was never sent ({name})")
+    seen = text_size(result)
+    partial = outcome_of(result, choices=choices, provider=provider, last_chunk_usage=last_chunk_usage)
+    if seen or partial.usage is not None:
+        reason = f"the answer was cut ({name})"
+        return Failure(outcome=replace(partial, kind="cut", reason=reason), reason=reason)
+    reason = f"sent, and no answer was seen ({name})"
+    return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and len(found) < _DEPTH:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _status(error: BaseException) -> int | None:
+    """HTTP status of the response an error carries."""
+    for item in _chain(error):
+        for holder in (getattr(item, "response", None), item):
+            status = getattr(holder, "status_code", None)
+            if type(status) is int:
+                return status
+    return None
+
+
+def _never_sent(error: BaseException) -> bool:
+    return any(
+        type(item).__name__ in _NEVER_SENT and type(item).__module__.partition(".")[0] in _HTTP_CLIENTS
+        for item in _chain(error)
+    )
+
+
+def _body(result: Any) -> Any:
+    """The provider's body that LangChain put on the error's generation, wherever in the result it is."""
+    for generations in getattr(result, "generations", None) or ():
+        for generation in generations or ():
+            body = mapping(getattr(getattr(generation, "message", None), "response_metadata", None)).get("body")
+            if body is not None:
+                return body
+    return mapping(getattr(first_message(result), "response_metadata", None)).get("body")

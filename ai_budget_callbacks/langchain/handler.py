@@ -1,0 +1,370 @@
+"""The callback handler: events in, three calls into the core (begin, finish, abandon).
+
+One sync handler with `raise_error=True`: async handlers on sync paths are swallowed by design
+(`langchain_core.callbacks.manager._run_coros`). Refusal happens in the start event, before the request; nothing
+here depends on a ContextVar it sets itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+
+from ai_budget_callbacks.budget import Budget
+from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
+from ai_budget_callbacks.langchain.errors import adapted
+from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
+from ai_budget_callbacks.langchain.failures import judge
+from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
+from ai_budget_callbacks.langchain.tree import RunTree
+from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
+from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
+from ai_budget_callbacks.report import summarise
+from ai_budget_callbacks.scope import Run, Target, abandon_run, begin, current_runs, finish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ai_budget_callbacks.ledger import Entry
+    from ai_budget_callbacks.report import Summary
+    from ai_budget_callbacks.usage import Call
+
+__all__ = ["BudgetCallbackHandler", "CaptureHandler"]
+
+log = logging.getLogger("ai_budget_callbacks")
+
+_LATE = 1_000
+
+
+@dataclass(slots=True)
+class _Ongoing:
+    """A call between its start and its end event."""
+
+    call: Call
+    opened: list[tuple[Meter, OpenCall]]
+    hidden_reasoning: bool
+    batch: bool
+    chunks_with_usage: int = 0
+    last_usage: Any = None
+    prompt: Any = field(default=None, repr=False)
+
+    @property
+    def last_chunk_usage(self) -> Any:
+        """Set only when several chunks carried usage: then the last is the truth and the sum is not."""
+        # Gemini's chunks are differences, and its integration adds them up rightly
+        return self.last_usage if self.chunks_with_usage > 1 and self.call.provider != "google" else None
+
+
+class CaptureHandler(BaseCallbackHandler):
+    """What both handlers share: from LangChain's events to calls. `targets()` says which meters count them."""
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tree = RunTree()
+        self._ongoing: dict[str, _Ongoing] = {}
+        self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
+        self._lock = threading.Lock()
+        self._hosts_named: set[str] = set()
+
+    def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
+        """Meters that count a call made under these `track()` blocks."""
+        raise NotImplementedError
+
+    def note(self, refusal: Refusal) -> None:
+        """A call was refused or crossed."""
+
+    def forget_root(self, root: str) -> None:
+        """A root run ended."""
+
+    # -- the tree of runs
+
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember a chain so that calls below it find their root, step and tool."""
+        self._tree.start(run_id, parent_run_id, name=kwargs.get("name"))
+
+    def on_retriever_start(
+        self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember a retriever, which may call models."""
+        self._tree.start(run_id, parent_run_id, name=kwargs.get("name"))
+
+    def on_tool_start(
+        self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember a tool; LLM calls inside it are attributed to it."""
+        # ToolNode runs tools with name=None; the serialised name is always there (langchain-core 1.8.3)
+        name = kwargs.get("name") or (serialized or {}).get("name") or "tool"
+        self._tree.start(run_id, parent_run_id, tool=name, tool_call_id=kwargs.get("tool_call_id"))
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chain ended."""
+        self._end_node(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chain failed or was cancelled."""
+        self._end_node(run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool ended."""
+        self._end_node(run_id)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool failed."""
+        self._end_node(run_id)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A retriever ended."""
+        self._end_node(run_id)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A retriever failed."""
+        self._end_node(run_id)
+
+    def _end_node(self, run_id: UUID) -> None:
+        root = self._tree.end(run_id)
+        if root is None:
+            return
+        self._abandon(root)
+        self.forget_root(root)
+
+    def _abandon(self, root: str) -> None:
+        """Calls of an ended root that got no end event (a cancelled `ainvoke` fires none) become unknown."""
+        with self._lock:
+            left = [key for key, item in self._ongoing.items() if item.call.who.run_id == root]
+            for key in left:
+                self._late[key] = self._ongoing.pop(key)
+            while len(self._late) > _LATE:
+                self._late.popitem(last=False)
+        if left:
+            abandon_run(root, "its run ended while it was open (a cancelled call gives no event)")
+
+    # -- calls
+
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: list[list[Any]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check and hold before the request. A raise here means nothing is sent."""
+        self._start(serialized or {}, messages[0] if messages else [], run_id, parent_run_id, kwargs)
+
+    def on_llm_start(
+        self, serialized: Any, prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """The same for text models."""
+        self._start(serialized or {}, prompts[:1], run_id, parent_run_id, kwargs)
+
+    def _start(
+        self,
+        serialized: Mapping[str, Any],
+        messages: Sequence[Any],
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        runs = current_runs()
+        targets = self.targets(runs)
+        if not targets or str(run_id) in self._ongoing:  # attached twice: LangChain de-duplicates, and so do we
+            return
+        params = kwargs.get("invocation_params") or {}
+        call = build_call(
+            run_id=run_id,
+            node=self._tree.above(parent_run_id),
+            parent_run_id=parent_run_id,
+            provider=self._provider(targets[0].meter, serialized, kwargs.get("metadata") or {}),
+            serialized=serialized,
+            messages=messages,
+            kwargs=kwargs,
+            runs=runs,
+        )
+        hidden = asks_reasoning(params) or reasons_out_of_sight(call.provider, call.model)
+        ongoing = _Ongoing(call, [], hidden, (kwargs.get("batch_size") or 1) > 1)
+        try:
+            for target in targets:
+                ongoing.opened.append((target.meter, begin(call, target, runs)))
+        except AIBudgetError as error:
+            if isinstance(error, Refusal):
+                self.note(error)
+            raise adapted(error) from None
+        if any(target.meter.store_content for target in targets):
+            ongoing.prompt = [getattr(message, "content", message) for message in messages]
+        self._ongoing[call.id] = ongoing
+
+    def _provider(self, meter: Meter, serialized: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+        url = base_url(serialized)
+        word = metadata.get("ls_provider") or (serialized.get("id") or ["unknown"])[-1]
+        provider, certain = meter.prices.provider(url, str(word))
+        if not certain and url is not None and not is_loopback(url) and url not in self._hosts_named:
+            self._hosts_named.add(url)
+            log.warning(
+                "%s is no known provider's address; its calls are priced as %r, which is what the client says. "
+                "Declare a price of your own if that is wrong.",
+                url,
+                provider,
+            )
+        return provider
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+        """Watch for usage in chunks: when several carry it, only the last one counts."""
+        usage = getattr(getattr(chunk, "message", None), "usage_metadata", None)
+        if usage:
+            ongoing = self._ongoing.get(str(run_id))
+            if ongoing is not None and (usage.get("input_tokens") or usage.get("output_tokens")):
+                ongoing.chunks_with_usage += 1
+                ongoing.last_usage = usage
+
+    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Price and commit, then raise if a limit with `at_limit="raise"` was crossed."""
+        ongoing = self._pop(run_id)
+        if ongoing is None:
+            return
+        if ongoing.batch and counted_elsewhere(response):
+            self._finish(ongoing, None, "counted with the first prompt of its batch: one response")
+        else:
+            outcome = outcome_of(
+                response,
+                choices=ongoing.call.request.choices,
+                provider=ongoing.call.provider,
+                last_chunk_usage=ongoing.last_chunk_usage,
+                hidden_reasoning=ongoing.hidden_reasoning,
+            )
+            self._finish(ongoing, outcome, "", response)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Release what was never billed; settle what was, or may have been."""
+        ongoing = self._pop(run_id)
+        if ongoing is None:
+            return
+        failure = judge(
+            error,
+            kwargs.get("response"),
+            choices=ongoing.call.request.choices,
+            provider=ongoing.call.provider,
+            last_chunk_usage=ongoing.last_usage,
+        )
+        self._finish(ongoing, failure.outcome, failure.reason, kwargs.get("response"))
+
+    def _pop(self, run_id: UUID) -> _Ongoing | None:
+        with self._lock:
+            return self._ongoing.pop(str(run_id), None) or self._late.pop(str(run_id), None)
+
+    def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str, response: Any = None) -> None:
+        """End the call at every meter; the first thing that must be raised is raised after all have committed."""
+        first: AIBudgetError | None = None
+        if outcome is not None and ongoing.prompt is not None:
+            outcome = _with_content(outcome, ongoing.prompt, response)
+        for meter, opened in ongoing.opened:
+            try:
+                finish(opened, meter, outcome, reason)
+            except AIBudgetError as error:
+                first = first or error
+        if ongoing.call.who.run_id == ongoing.call.id:  # the call was its own root
+            for meter, _ in ongoing.opened:
+                meter.forget_run(ongoing.call.id)
+        if first is not None:
+            if isinstance(first, Refusal):
+                self.note(first)
+            raise adapted(first) from None
+
+
+def _with_content(outcome: Outcome, prompt: Any, response: Any) -> Outcome:
+    answer = [
+        getattr(getattr(generation, "message", None), "content", None) or getattr(generation, "text", None)
+        for generations in getattr(response, "generations", None) or ()
+        for generation in generations
+    ]
+    return replace(outcome, content={"prompt": prompt, "completion": answer})
+
+
+class BudgetCallbackHandler(CaptureHandler):
+    """A LangChain callback that counts, prices and stops.
+
+    Give it in `config={"callbacks": [handler]}`, in a model's constructor, or both; once attached at several places
+    it counts each call once.
+
+    Args:
+        budgets: Budgets of this handler, and at most one `Meter` that brings its own budgets and its ledger.
+        meter_options: As for `Meter` (`ledger=`, `prices=`, `reserve=`, …), when no meter is given.
+
+    Raises:
+        ConfigError: Arguments that make no sense.
+        LedgerError: The ledger cannot be used.
+    """
+
+    def __init__(self, *budgets: Budget | Meter, **meter_options: Any) -> None:
+        super().__init__()
+        self.id = f"handler-{uuid.uuid4().hex}"
+        meters = [item for item in budgets if isinstance(item, Meter)]
+        limits = [item for item in budgets if isinstance(item, Budget)]
+        if len(meters) > 1 or len(meters) + len(limits) != len(budgets):
+            raise ConfigError("BudgetCallbackHandler takes budgets and at most one meter.")
+        if meters and meter_options:
+            raise ConfigError(f"A meter was given, so these options belong to it: {', '.join(meter_options)}.")
+        self._owns_meter = not meters
+        self.meter = meters[0] if meters else Meter(**meter_options)
+        self._attached = self.meter.attach(limits, self.id)
+        self.meter.register(self._attached)
+        self._targets = (Target(meter=self.meter, extra=self._attached, scopes=(self.id,)),)
+        self._refusal: Refusal | None = None
+        self._closed = False
+        # a settle that waits for the disk must not block an event loop
+        self.run_inline = self.meter.durability == "process"
+
+    def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
+        """This handler's own meter, whatever blocks are around."""
+        if self._closed:
+            raise ConfigError("This handler was closed; a call after close() would not be counted. Make a new one.")
+        return self._targets
+
+    def note(self, refusal: Refusal) -> None:
+        """Remember the first refusal or crossing."""
+        if self._refusal is None:
+            self._refusal = refusal
+
+    def forget_root(self, root: str) -> None:
+        """A root run ended; a refusal that closed it closes nothing more."""
+        self.meter.forget_run(root)
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether one of its calls was refused, or crossed a limit. Some wrappers hide that from the caller."""
+        return self._refusal is not None
+
+    def raise_if_exceeded(self) -> None:
+        """Raise the first refusal or crossing, if there was one.
+
+        Raises:
+            BudgetExceeded, PriceUnknown: As it was.
+        """
+        if self._refusal is not None:
+            raise adapted(self._refusal)
+
+    def summary(self) -> Summary:
+        """Everything this handler saw in this process, by step, agent, tool, model and user."""
+        return summarise(self.entries())
+
+    def entries(self) -> Iterator[Entry]:
+        """Ledger entries of the calls this handler saw."""
+        return self.meter.entries(scope=self.id)
+
+    def close(self) -> None:
+        """Close the meter this handler made. Later starts raise `ConfigError`, so that none goes uncounted."""
+        self._closed = True
+        if self._owns_meter:
+            self.meter.close()

@@ -1,0 +1,62 @@
+"""`track()` and `install()` under LangChain: one process-wide handler that asks the core who counts a call.
+
+Registered once through `register_configure_hook` (public, langchain_core.tracers.context); hooks cannot be
+unregistered, so it is registered at the first `track()` and does nothing outside one. As the default of its
+ContextVar it also reaches plain threads and calls with `callbacks=[]` (measured, facts/langchain.md 4).
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from langchain_core.tracers.context import register_configure_hook
+
+from ai_budget_callbacks.langchain.handler import CaptureHandler
+from ai_budget_callbacks.scope import Run, Target, installed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ai_budget_callbacks.meter import Meter
+
+__all__ = ["TrackingHandler", "attach"]
+
+
+class TrackingHandler(CaptureHandler):
+    """Counts calls for the `track()` blocks around them and for the installed meter."""
+
+    def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
+        """One target for each meter, with the budgets of all blocks that use it."""
+        by_meter: dict[int, tuple[Meter, list[Run]]] = {}
+        for run in runs:
+            by_meter.setdefault(id(run.meter), (run.meter, []))[1].append(run)
+        default = installed()
+        if default is not None:
+            by_meter.setdefault(id(default), (default, []))
+        return [
+            Target(
+                meter=meter,
+                extra=tuple(item for run in blocks for item in run.attached),
+                scopes=tuple(run.id for run in blocks),
+            )
+            for meter, blocks in by_meter.values()
+        ]
+
+    def forget_root(self, root: str) -> None:
+        """A root run ended."""
+        default = installed()
+        if default is not None:
+            default.forget_run(root)
+
+
+_handler: ContextVar[TrackingHandler | None] = ContextVar("ai_budget_tracking", default=TrackingHandler())  # noqa: B039 - one for the process, on purpose
+_attached = False
+
+
+def attach() -> None:
+    """Register the handler with LangChain, once."""
+    global _attached  # noqa: PLW0603 - hooks cannot be unregistered
+    if not _attached:
+        _attached = True
+        register_configure_hook(_handler, inheritable=True)

@@ -1,0 +1,347 @@
+"""The SQLite store. Each public method is one transaction; the SQL is in statements.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ai_budget_callbacks.budget import BalanceKey
+from ai_budget_callbacks.errors import ConfigError
+from ai_budget_callbacks.ledger import Balance, Entry, Hold, NoRoom, Posting, Settled
+from ai_budget_callbacks.ledger import owner as owners
+from ai_budget_callbacks.ledger import statements as sql
+from ai_budget_callbacks.ledger.connection import Connection
+from ai_budget_callbacks.ledger.rows import call_json, call_of, dumps, entry_fields, entry_of, iso, row_of
+from ai_budget_callbacks.ledger.schema import migrate
+from ai_budget_callbacks.ledger.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ai_budget_callbacks.budget import Attached
+    from ai_budget_callbacks.ledger import Claim, Query, Want
+
+__all__ = ["SqliteLedger"]
+
+_KNOWN_BALANCES = 10_000
+
+
+class SqliteLedger:
+    """A ledger in one SQLite file (WAL), or in memory.
+
+    Args:
+        path: File path or `":memory:"`.
+        durability: `"process"` or `"power"` (settles wait for the disk).
+    """
+
+    def __init__(self, path: str, *, durability: str = "process") -> None:
+        self._connection = Connection(path, migrate)
+        self._full = durability == "power"
+        self._ids: dict[BalanceKey, int] = {}  # ids never change, so other threads may read this freely
+
+    @property
+    def url(self) -> str:
+        """The file's path."""
+        return self._connection.path
+
+    # -- budgets
+
+    def register(self, attached: Sequence[Attached]) -> list[str]:
+        """See `Ledger.register`."""
+        notes: list[str] = []
+        now = iso(datetime.now(UTC))
+        with self._connection.write() as conn:
+            for item in attached:
+                budget = item.budget
+                row = conn.execute("SELECT identity, last_limit FROM budget WHERE key = ?", (item.key,)).fetchone()
+                if row is None:
+                    conn.execute(
+                        "INSERT INTO budget(key, name, unit, identity, last_limit, created_at) "
+                        "VALUES(?, ?, ?, ?, ?, ?)",
+                        (item.key, budget.name, budget.unit, budget.identity, budget.limit, now),
+                    )
+                    continue
+                if row[0] != budget.identity:
+                    raise ConfigError(
+                        f"The budget name {budget.name!r} is in use in {self.url} as {row[0]}, and this one is "
+                        f"{budget.identity}. Unit, per, by, match and tz are a budget's identity: use another name."
+                    )
+                if row[1] != budget.limit:
+                    conn.execute("UPDATE budget SET last_limit = ? WHERE key = ?", (budget.limit, item.key))
+                    notes.append(
+                        f"The limit of budget {budget.name!r} changed from {budget.amount(row[1])} to "
+                        f"{budget.amount(budget.limit)} {budget.unit}; what was spent stays spent."
+                    )
+        return notes
+
+    # -- holds
+
+    def reserve(self, claim: Claim) -> Hold:
+        """See `Ledger.reserve`."""
+        with self._connection.write() as conn:
+            ids = {self._balance_id(conn, want.key): want for want in claim.wants}
+            row = conn.execute(sql.OPEN_HOLD, (claim.call.id,)).fetchone()
+            if row is not None:
+                return self._merge(conn, claim, ids, row)
+            amounts = self._take(conn, ids)
+            conn.execute(
+                sql.INSERT_HOLD,
+                {
+                    "call_id": claim.call.id,
+                    "amounts": dumps(amounts),
+                    "scopes": dumps(claim.scopes),
+                    "call": call_json(claim.call),
+                    "estimate_pico": claim.estimate_pico,
+                    "estimate_tokens": claim.estimate_tokens,
+                    "owner": owners.me(),
+                    "opened_at": iso(claim.call.started_at),
+                    "expires_at": iso(claim.expires_at),
+                },
+            )
+        return _hold(claim, ids, amounts, claim.scopes)
+
+    def _merge(self, conn: Any, claim: Claim, ids: dict[int, Want], row: Any) -> Hold:
+        held = {int(key): amount for key, amount in orjson.loads(row[0]).items()}
+        scopes = tuple(dict.fromkeys((*orjson.loads(row[1]), *claim.scopes)))
+        held |= self._take(conn, {balance: want for balance, want in ids.items() if balance not in held})
+        conn.execute(
+            sql.MERGE_HOLD,
+            {
+                "call_id": claim.call.id,
+                "amounts": dumps(held),
+                "scopes": dumps(scopes),
+                "expires_at": iso(claim.expires_at),
+                "estimate_pico": claim.estimate_pico,
+                "estimate_tokens": claim.estimate_tokens,
+            },
+        )
+        return _hold(claim, ids, held, scopes)
+
+    def _take(self, conn: Any, ids: dict[int, Want]) -> dict[int, int]:
+        if not ids:
+            return {}
+        wants = [
+            {"id": balance, "amount": want.amount, "floor": want.floor, "lim": want.limit}
+            for balance, want in ids.items()
+        ]
+        held_now = dict(conn.execute(sql.RESERVE, {"wants": dumps(wants)}).fetchall())
+        for balance, want in ids.items():
+            if balance not in held_now:
+                spent, held = conn.execute(sql.STATE, (balance,)).fetchone()
+                raise NoRoom(want, spent, held)
+        # a partial hold is the only thing on its balance, so it is never more than what the balance holds
+        return {balance: min(want.amount, held_now[balance]) for balance, want in ids.items()}
+
+    def _balance_id(self, conn: Any, key: BalanceKey) -> int:
+        known = self._ids.get(key)
+        if known is not None:
+            return known
+        where = (key.budget, key.window, key.scope)
+        row = conn.execute(sql.FIND_BALANCE, where).fetchone()
+        if row is None:
+            conn.execute(sql.MAKE_BALANCE, (key.budget, key.unit, key.window, key.scope))
+            # not remembered yet: this transaction may roll back and take the row with it
+            return int(conn.execute(sql.FIND_BALANCE, where).fetchone()[0])
+        if len(self._ids) >= _KNOWN_BALANCES:
+            self._ids.clear()
+        self._ids[key] = int(row[0])
+        return int(row[0])
+
+    def release(self, call_id: str) -> bool:
+        """See `Ledger.release`."""
+        with self._connection.write() as conn:
+            row = conn.execute(sql.CLOSE_HOLD, (call_id,)).fetchone()
+            if row is None:
+                return False
+            conn.execute(sql.RELEASE, {"amounts": row[0]}).fetchall()
+            return True
+
+    def open_holds(self) -> int:
+        """See `Ledger.open_holds`."""
+        with self._connection.read() as conn:
+            return int(conn.execute("SELECT count(*) FROM hold").fetchone()[0])
+
+    # -- entries
+
+    def settle(self, posting: Posting, *, keys: Sequence[BalanceKey] = (), scopes: Sequence[str] = ()) -> Settled:
+        """See `Ledger.settle`."""
+        with self._connection.write(full=self._full) as conn:
+            return self._close(conn, posting, keys, scopes)
+
+    def sweep(self, now: datetime) -> list[Entry]:
+        """See `Ledger.sweep`."""
+        written: list[Entry] = []
+        dead: dict[str, bool] = {}
+        with self._connection.write() as conn:
+            for call_id, call, pico, tokens, owner, expires_at in conn.execute(
+                sql.DEAD_HOLDS, (iso(now), owners.me())
+            ).fetchall():
+                expired = expires_at <= iso(now)
+                if owner not in dead:
+                    dead[owner] = owners.is_dead(owner)
+                if not expired and not dead[owner]:
+                    continue
+                reason = "the hold expired" if expired else "the process that made the call died"
+                posting = Posting(
+                    call=call_of(call_id, call),
+                    status="unknown",
+                    reason=f"{reason}; the outcome was never seen",
+                    ended_at=now,
+                    booked_pico=pico,
+                    booked_tokens=tokens,
+                    keep_hold=True,
+                )
+                written.append(self._close(conn, posting).entry)
+        return written
+
+    def _close(
+        self, conn: Any, posting: Posting, keys: Sequence[BalanceKey] = (), scopes_if_none: Sequence[str] = ()
+    ) -> Settled:
+        key = f"{posting.kind}:{posting.call.id}"
+        row = conn.execute(sql.CLOSE_HOLD, (posting.call.id,)).fetchone()
+        earlier = conn.execute(sql.FIND_ENTRY, (key,)).fetchone()
+        if earlier is not None:
+            if row is not None:  # a second hold of a call that was already booked: give it back, book nothing
+                conn.execute(sql.RELEASE, {"amounts": row[0]}).fetchall()
+            return self._again(conn, posting, _mapping(conn, earlier))
+        if row is None:
+            amounts = dumps({self._balance_id(conn, balance): 0 for balance in keys})
+            scopes = dumps(scopes_if_none)
+        else:
+            amounts, scopes = row
+        moved = conn.execute(sql.SETTLE, {"amounts": amounts, **_by_unit(posting)}).fetchall()
+        held = orjson.loads(amounts)
+        booked = {balance: _booked(posting, unit, held[str(balance)]) for balance, unit, _ in moved}
+        usd = [booked[balance] for balance, unit, _ in moved if unit == "usd"]
+        fields = entry_fields(posting, kind=posting.kind, booked_pico=_booked_pico(posting, usd), adjusts=None)
+        entry = self._insert(conn, posting, fields, key, booked, scopes)
+        return Settled(
+            entry=entry, fresh=True, moved=MappingProxyType({b: (booked[b], spent) for b, _, spent in moved})
+        )
+
+    def _again(self, conn: Any, posting: Posting, earlier: Mapping[str, Any]) -> Settled:
+        """A settle whose entry exists: a duplicate, or the truth about a call that was swept as unknown."""
+        late = f"late:{posting.call.id}"
+        if earlier["status"] != "unknown" or posting.status == "unknown":
+            return Settled(entry=entry_of(earlier), fresh=False)
+        known = conn.execute(sql.FIND_ENTRY, (late,)).fetchone()
+        if known is not None:
+            return Settled(entry=entry_of(_mapping(conn, known)), fresh=False)
+        moved = conn.execute(
+            sql.ADJUST,
+            {
+                "amounts": earlier["amounts"],
+                "usd": posting.booked_pico or 0,
+                "tokens": posting.booked_tokens,
+                "calls": posting.booked_calls,
+            },
+        ).fetchall()
+        before = orjson.loads(earlier["amounts"])
+        deltas = {b: _booked(replace(posting, keep_hold=False), unit, 0) - before[str(b)] for b, unit, _ in moved}
+        booked_pico = (posting.booked_pico or 0) - (earlier["booked_pico"] or 0)
+        fields = entry_fields(posting, kind="adjustment", booked_pico=booked_pico, adjusts=earlier["id"])
+        fields["booked_tokens"] = posting.booked_tokens - earlier["booked_tokens"]
+        scopes = conn.execute("SELECT json_group_array(scope) FROM entry_scope WHERE entry = ?", (earlier["id"],))
+        entry = self._insert(conn, posting, fields, late, deltas, scopes.fetchone()[0])
+        return Settled(
+            entry=entry, fresh=True, moved=MappingProxyType({b: (deltas[b], spent) for b, _, spent in moved})
+        )
+
+    def _insert(
+        self, conn: Any, posting: Posting, fields: dict[str, Any], key: str, amounts: Mapping[int, int], scopes: str
+    ) -> Entry:
+        text_bytes = posting.call.request.text_bytes
+        row = row_of(fields, key=key, amounts=amounts, text_bytes=text_bytes, content=posting.content)
+        entry = int(conn.execute(sql.INSERT_ENTRY, row).fetchall()[0][0])
+        conn.execute(sql.INSERT_SCOPE, {"entry": entry, "scopes": scopes})
+        return Entry(id=entry, **fields)
+
+    # -- reading
+
+    def balances(self, keys: Sequence[BalanceKey] | None = None) -> list[Balance]:
+        """See `Ledger.balances`."""
+        with self._connection.read() as conn:
+            if keys is None:
+                rows = conn.execute("SELECT budget, unit, window_key, scope, spent, held FROM balance ORDER BY id")
+                return [Balance(key=BalanceKey(*row[:4]), spent=row[4], held=row[5]) for row in rows.fetchall()]
+            found = []
+            for key in keys:
+                row = conn.execute(
+                    "SELECT spent, held FROM balance WHERE budget = ? AND window_key = ? AND scope = ?",
+                    (key.budget, key.window, key.scope),
+                ).fetchone() or (0, 0)
+                found.append(Balance(key=key, spent=row[0], held=row[1]))
+            return found
+
+    def entries(self, query: Query) -> Iterator[Entry]:
+        """See `Ledger.entries`."""
+        conditions, values = ["1"], []
+        for condition, value in (
+            ("id IN (SELECT entry FROM entry_scope WHERE scope = ?)", query.scope),
+            ("run_id = ?", query.run),
+            ("at >= ?", query.since and iso(query.since)),
+            ("at < ?", query.until and iso(query.until)),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                values.append(value)
+        tail = "" if query.last is None else f" ORDER BY id DESC LIMIT {int(query.last)}"
+        statement = f"SELECT * FROM (SELECT * FROM entry WHERE {' AND '.join(conditions)}{tail}) ORDER BY id"
+        with self._connection.read() as conn:
+            cursor = conn.execute(statement, values)
+            rows = [_mapping(conn, row, cursor) for row in cursor.fetchall()]
+        return map(entry_of, rows)
+
+    def samples(self, provider: str, model: str, count: int) -> list[tuple[str | None, int, int, int]]:
+        """See `Ledger.samples`."""
+        with self._connection.read() as conn:
+            rows: list[tuple[str | None, int, int, int]] = conn.execute(
+                sql.SAMPLES, (provider, model, count)
+            ).fetchall()
+        return rows
+
+    def verify(self) -> list[str]:
+        """See `Ledger.verify`."""
+        with self._connection.read() as conn:
+            return verify(conn)
+
+    def close(self) -> None:
+        """See `Ledger.close`."""
+        self._connection.close()
+
+
+def _hold(claim: Claim, ids: Mapping[int, Want], amounts: Mapping[int, int], scopes: tuple[str, ...]) -> Hold:
+    keys = {balance: want.key for balance, want in ids.items()}
+    return Hold(call=claim.call, amounts=MappingProxyType(dict(amounts)), keys=MappingProxyType(keys), scopes=scopes)
+
+
+def _by_unit(posting: Posting) -> dict[str, int]:
+    return {
+        "usd": posting.booked_pico or 0,
+        "tokens": posting.booked_tokens,
+        "calls": posting.booked_calls,
+        "keep": int(posting.keep_hold),
+    }
+
+
+def _booked(posting: Posting, unit: str, held: int) -> int:
+    """What SETTLE added to one balance: the same rule, for the entry that records it."""
+    amount = {"usd": posting.booked_pico or 0, "tokens": posting.booked_tokens, "calls": posting.booked_calls}[unit]
+    return max(amount, held) if posting.keep_hold else amount
+
+
+def _booked_pico(posting: Posting, usd: list[int]) -> int | None:
+    """What was booked in USD: the posting's own amount, or the hold where that was more."""
+    if not posting.keep_hold or not usd or max(usd) == 0:
+        return posting.booked_pico
+    return max(posting.booked_pico or 0, *usd)
+
+
+def _mapping(conn: Any, row: Any, cursor: Any = None) -> dict[str, Any]:
+    if cursor is None:
+        cursor = conn.execute("SELECT * FROM entry LIMIT 0")
+    return dict(zip((column[0] for column in cursor.description), row, strict=True))

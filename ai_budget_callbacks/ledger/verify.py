@@ -1,0 +1,66 @@
+"""The books checked against themselves. Reads only; every line says what is wrong and where.
+
+Invariants I1, I2, I4, I5 of facts/ledger.md 3.4, the arithmetic of every priced entry, and what looks like one
+response booked twice.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ai_budget_callbacks.money import pico_from_usd
+
+__all__ = ["verify"]
+
+_SPENT = """
+SELECT balance.id, budget, window_key, scope, spent, COALESCE(total, 0) FROM balance LEFT JOIN
+  (SELECT CAST(part.key AS INTEGER) AS id, SUM(part.value) AS total
+   FROM entry, json_each(entry.amounts) AS part GROUP BY 1) AS booked ON booked.id = balance.id
+WHERE spent <> COALESCE(total, 0)
+"""
+_HELD = """
+SELECT balance.id, budget, window_key, scope, held, COALESCE(total, 0) FROM balance LEFT JOIN
+  (SELECT CAST(part.key AS INTEGER) AS id, SUM(part.value) AS total
+   FROM hold, json_each(hold.amounts) AS part GROUP BY 1) AS open ON open.id = balance.id
+WHERE held <> COALESCE(total, 0)
+"""
+_BOTH = "SELECT call_id FROM hold WHERE 'call:' || call_id IN (SELECT key FROM entry)"
+_TWICE = """
+SELECT provider, response_id, count(*) FROM entry
+WHERE kind = 'call' AND response_id IS NOT NULL AND status NOT IN ('free') GROUP BY 1, 2 HAVING count(*) > 1
+"""
+_ZERO = "SELECT id FROM entry WHERE kind = 'call' AND status IN ('priced', 'reported') AND COALESCE(cost_pico, 0) <= 0"
+_MONEY = "SELECT id, kind, cost_pico, cost_usd, lines FROM entry WHERE status = 'priced' OR cost_pico IS NOT NULL"
+_MISSING = """
+SELECT entry.id, part.key FROM entry, json_each(entry.amounts) AS part
+WHERE CAST(part.key AS INTEGER) NOT IN (SELECT id FROM balance)
+"""
+
+
+def verify(conn: Any) -> list[str]:
+    """One line for each thing that is wrong; an empty list for books that add up."""
+    wrong = [f"file: {row[0]}" for row in conn.execute("PRAGMA integrity_check").fetchall() if row[0] != "ok"]
+    for _, budget, window, scope, spent, total in conn.execute(_SPENT).fetchall():
+        wrong.append(f"balance {budget} {window} {scope}: spent is {spent}, its entries sum to {total}")
+    for _, budget, window, scope, held, total in conn.execute(_HELD).fetchall():
+        wrong.append(f"balance {budget} {window} {scope}: held is {held}, its open holds sum to {total}")
+    wrong += [f"call {row[0]}: has an entry and still an open hold" for row in conn.execute(_BOTH).fetchall()]
+    for provider, response_id, count in conn.execute(_TWICE).fetchall():
+        wrong.append(f"response {response_id} of {provider}: booked {count} times (or the server repeats ids)")
+    wrong += [f"entry {row[0]}: priced at nothing" for row in conn.execute(_ZERO).fetchall()]
+    for entry, balance in conn.execute(_MISSING).fetchall():
+        wrong.append(f"entry {entry}: moved balance {balance}, which does not exist")
+    return wrong + _check_arithmetic(conn)
+
+
+def _check_arithmetic(conn: Any) -> list[str]:
+    wrong = []
+    for entry, _, pico, text, lines in conn.execute(_MONEY):
+        if pico is None or text is None or pico_from_usd(text, what="cost_usd") != pico:
+            wrong.append(f"entry {entry}: cost_usd is {text}, cost_pico is {pico}")
+        elif lines is not None:
+            total = sum(pico_from_usd(line["amount_usd"], what="amount_usd") for line in json.loads(lines))
+            if total != pico:
+                wrong.append(f"entry {entry}: its lines sum to {total} pico-dollars, its cost is {pico}")
+    return wrong

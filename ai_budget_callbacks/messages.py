@@ -1,0 +1,72 @@
+"""The words of a refusal: what happened, the numbers, when the window rolls over, what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_budget_callbacks.budget import amount_text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ai_budget_callbacks.budget import Budget
+    from ai_budget_callbacks.usage import Call
+
+__all__ = ["crossed", "no_room", "price_unknown", "unbounded", "unresolved"]
+
+
+def no_room(budget: Budget, *, spent: int, held: int, needed: int, resets_at: datetime | None, scope: str) -> str:
+    """A call that does not fit."""
+    unit = budget.unit
+    used_up = spent + held >= budget.limit
+    state = "is used up" if used_up else "has no room for this call"
+    what = f"Budget {budget.label!r}{'' if scope == '[]' else f' for {scope}'} {state}"
+    need = "" if used_up or unit == "calls" else f"; this call needs {amount_text(unit, needed)}"
+    return (
+        f"{what}: {amount_text(unit, spent)} spent and {amount_text(unit, held)} held by calls in flight, "
+        f"of {amount_text(unit, budget.limit)}{need}. Nothing was sent. {_next(resets_at)}"
+    )
+
+
+def crossed(budget: Budget, *, spent: int, resets_at: datetime | None, scope: str) -> str:
+    """A call that was answered and took the balance past its limit."""
+    unit = budget.unit
+    return (
+        f"Budget {budget.label!r}{'' if scope == '[]' else f' for {scope}'} was crossed by this call: "
+        f"{amount_text(unit, spent)} spent of {amount_text(unit, budget.limit)}. The call is paid and booked; "
+        f"its answer is on this exception as .response. {_next(resets_at)}"
+    )
+
+
+def _next(resets_at: datetime | None) -> str:
+    when = "" if resets_at is None else f"The window rolls over at {resets_at.isoformat(timespec='seconds')}. "
+    return f"{when}Raise the limit, or end the run here."
+
+
+def price_unknown(call: Call, reason: str) -> str:
+    """A call whose price nobody knows, refused because a USD budget applies."""
+    return (
+        f"No price is known for model {call.model!r} of provider {call.provider!r} ({reason}), "
+        f"and a USD budget applies. Nothing was sent. Declare it where the budget is made:\n"
+        f'    prices={{"{call.model}": Price(input="0.15", output="0.60", per=1_000_000)}}\n'
+        f'    prices={{"{call.model}": "free"}}\n'
+        f'or allow an amount for each unpriced call: on_unpriced="0.05".'
+    )
+
+
+def unresolved(call: Call, budget: Budget) -> str:
+    """A deployment that cannot be matched to a model while a budget matches on model."""
+    return (
+        f"Budget {budget.label!r} matches on model, and {call.model!r} of provider {call.provider!r} is no known "
+        f"model. Nothing was sent. Declare which it is with a price of its own:\n"
+        f'    prices={{"{call.model}": Price(input="0.15", output="0.60", per=1_000_000)}}\n'
+        f'    prices={{"{call.model}": "free"}}'
+    )
+
+
+def unbounded(call: Call, reason: str) -> str:
+    """A call without an upper bound under `reserve="worst_case"`."""
+    return (
+        f'reserve="worst_case" cannot bound this call of {call.model!r}: {reason}. Nothing was sent. '
+        f'Set what is missing, or use reserve="expected".'
+    )

@@ -1,0 +1,484 @@
+"""Reserve → settle | release: the one place where the order of operations lives.
+
+A call is checked and held in one ledger transaction before it is sent; its answer is priced and committed before
+anything is raised. Framework adapters know `Call`, `Outcome` and `Meter`, nothing deeper.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from ai_budget_callbacks import messages
+from ai_budget_callbacks.admission import Admission, Policy, admit
+from ai_budget_callbacks.booking import Outcome, book_outcome
+from ai_budget_callbacks.budget import Attached, BalanceKey, Budget, window_end
+from ai_budget_callbacks.errors import (
+    BudgetExceeded,
+    ConfigError,
+    LedgerError,
+    PriceUnknown,
+    Refusal,
+    UsageMissing,
+)
+from ai_budget_callbacks.events import (
+    BudgetWarning,
+    CallRefused,
+    CallReleased,
+    CallReserved,
+    CallSettled,
+    Event,
+    LimitCrossed,
+    Listener,
+)
+from ai_budget_callbacks.learned import Samples
+from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Posting, Query, Settled, open_ledger
+from ai_budget_callbacks.money import pico_from_usd, usd_decimal
+from ai_budget_callbacks.pricing import Price, PriceBook
+from ai_budget_callbacks.pricing.estimate import Learned
+from ai_budget_callbacks.report import BalanceView, Summary, balance_views, scope_values, summarise
+from ai_budget_callbacks.settings import default_ledger
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ai_budget_callbacks.usage import Call
+
+__all__ = ["BalanceView", "Meter", "OpenCall", "Outcome"]
+
+log = logging.getLogger("ai_budget_callbacks")
+
+_CLOSED_RUNS = 10_000
+_WARN_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCall:
+    """A call that was admitted and is now being made.
+
+    Attributes:
+        call: The call.
+        admission: What was asked of its budgets.
+        hold: The ledger's hold, or None when the ledger was down and only budgets that warn apply.
+        scopes: Ids whose summaries it belongs to.
+    """
+
+    call: Call
+    admission: Admission
+    hold: Hold | None
+    scopes: tuple[str, ...]
+
+
+class Meter:
+    """Budgets, prices and a ledger. Safe to share between threads, tasks, handlers and forked processes.
+
+    Construction opens and migrates the ledger, probes one write and loads the price data, so faults and slow
+    imports appear here and not in a request.
+
+    Args:
+        budgets: Budgets that apply to every call of this meter.
+        ledger: Path or URL; None for `AI_BUDGET_LEDGER` or a file in the user data directory; `":memory:"` for tests.
+        prices: Prices of one's own: `{"my-model": Price(…)}` or `"free"`.
+        reserve: `"expected"`, `"worst_case"`, `"none"`, or a USD amount to hold for each call.
+        on_unpriced: `"refuse"`, or a USD amount booked for each call without a price.
+        on_missing_usage: `"estimate"`, or `"raise"` (after booking the estimate).
+        durability: `"process"` or `"power"` (a settle waits for the disk).
+        ttl_s: Seconds after which an open call of a living process is booked as unknown.
+        listeners: Callables that take one event.
+        store_content: Keep prompts and completions in the ledger.
+
+    Raises:
+        ConfigError: An argument makes no sense.
+        LedgerError: The ledger cannot be used.
+    """
+
+    def __init__(
+        self,
+        budgets: Sequence[Budget] | Budget = (),
+        *,
+        ledger: str | os.PathLike[str] | None = None,
+        prices: Mapping[str, Price | str] | None = None,
+        reserve: str | Decimal = "expected",
+        on_unpriced: str | Decimal = "refuse",
+        on_missing_usage: str = "estimate",
+        durability: str = "process",
+        ttl_s: float = 1800,
+        listeners: Sequence[Listener] = (),
+        store_content: bool = False,
+    ) -> None:
+        self.id = f"meter-{uuid.uuid4().hex}"
+        self.policy = Policy(
+            reserve=_mode(reserve, ("expected", "worst_case", "none"), "reserve"),
+            on_unpriced=_mode(on_unpriced, ("refuse",), "on_unpriced"),
+        )
+        if on_missing_usage not in {"estimate", "raise"}:
+            raise ConfigError(f'on_missing_usage must be "estimate" or "raise", not {on_missing_usage!r}.')
+        if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not ttl_s > 0:
+            raise ConfigError(f"ttl_s must be a positive number of seconds, not {ttl_s!r}.")
+        self.on_missing_usage = on_missing_usage
+        self.ttl = timedelta(seconds=ttl_s)
+        self.durability = durability
+        self.store_content = store_content
+        self.prices = PriceBook(prices)
+        self._catalogue = self.prices.catalogue_name  # loads the price data now, not in a request
+        self._listeners = tuple(listeners)
+        self._attached = self.attach(_budgets(budgets), self.id)
+        self.ledger = open_ledger(str(ledger) if ledger is not None else default_ledger(), durability=durability)
+        self.register(self._attached)
+        self._samples = Samples(self.ledger)
+        self._lock = threading.Lock()
+        self._closed_runs: OrderedDict[str, Refusal] = OrderedDict()
+        self._unpriced: set[tuple[str, str]] = set()
+        self._warned: set[tuple[BalanceKey, str]] = set()
+        self._said: dict[str, float] = {}
+        self._spool: list[tuple[Posting, tuple[BalanceKey, ...], tuple[str, ...]]] = []
+        self._shut = False
+        self.ledger.sweep(datetime.now(UTC))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._shut
+
+    # -- budgets
+
+    def attach(self, budgets: Sequence[Budget], owner: str, *, block: bool = False) -> tuple[Attached, ...]:
+        """Attach budgets to an owner (a handler, a `track()` block, this meter)."""
+        return tuple(Attached.make(b, owner, i, block=block) for i, b in enumerate(budgets))
+
+    def register(self, attached: Sequence[Attached]) -> None:
+        """Make attached budgets known to the ledger.
+
+        Raises:
+            ConfigError: A durable name is in use with another identity.
+        """
+        if attached:
+            for note in self.ledger.register(attached):
+                log.info("%s", note)
+
+    def balances(self, **fields: str) -> list[BalanceView]:
+        """Balances of this meter's budgets in their current window.
+
+        Args:
+            fields: Values of `by` fields to look at, for example `user="alice"`. Without them every scope that was
+                used in the current window is listed.
+        """
+        return balance_views(self._attached, self.ledger.balances(), fields, datetime.now(UTC), self.id)
+
+    # -- the life of a call
+
+    def reserve(self, call: Call, *, extra: Sequence[Attached] = (), scopes: Sequence[str] = ()) -> OpenCall:
+        """Check a call against its budgets and hold its estimate, in one transaction, before it is sent.
+
+        Args:
+            call: The call.
+            extra: Budgets of the handler or `track()` blocks, besides the meter's own.
+            scopes: Ids whose summaries the call belongs to.
+
+        Raises:
+            BudgetExceeded: A budget has no room, or the run was closed by an earlier refusal.
+            PriceUnknown: Nobody can say what the call costs and a USD budget applies.
+            LedgerError: The ledger is down and a budget that stops applies.
+            ConfigError: The meter was closed.
+        """
+        if self._shut:
+            raise ConfigError("This meter was closed; a call after close() would not be counted. Make a new one.")
+        budgets = (*self._attached, *extra)
+        try:
+            self._refuse_closed(call)
+            self._replay()
+            admission = admit(call, budgets, self.prices, self.policy, self._samples.learned)
+            self._note_unpriced(call, admission)
+            opened = self._hold(call, admission, (self.id, *scopes))
+        except (BudgetExceeded, PriceUnknown) as refusal:
+            self._emit(CallRefused(call=call, budget=refusal.budget, reason=refusal.message))
+            raise
+        except LedgerError:
+            if any(item.budget.stops for item in budgets):
+                raise
+            self._say("down", "The ledger is down; calls go on uncounted because no budget here stops them.")
+            admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned())
+            opened = OpenCall(call=call, admission=admission, hold=None, scopes=(self.id, *scopes))
+        held = admission.held_pico
+        self._emit(CallReserved(call=call, held_usd=None if held is None else usd_decimal(held)))
+        return opened
+
+    def _hold(self, call: Call, admission: Admission, scopes: tuple[str, ...]) -> OpenCall:
+        claim = Claim(
+            call=call,
+            wants=admission.wants,
+            scopes=scopes,
+            estimate_pico=admission.estimate.usd_pico,
+            estimate_tokens=admission.estimate.tokens,
+            expires_at=call.started_at + self.ttl,
+        )
+        try:
+            hold = self.ledger.reserve(claim)
+        except NoRoom:
+            self.ledger.sweep(datetime.now(UTC))  # holds of dead processes must not refuse the living
+            try:
+                hold = self.ledger.reserve(claim)
+            except NoRoom as refusal:
+                raise self._exceeded(call, admission, refusal) from None
+        return OpenCall(call=call, admission=admission, hold=hold, scopes=scopes)
+
+    def _exceeded(self, call: Call, admission: Admission, refusal: NoRoom) -> BudgetExceeded:
+        want = refusal.want
+        item = next(a for a, w in zip(admission.attached, admission.wants, strict=True) if w is want)
+        budget = item.budget
+        resets_at = window_end(budget, call.started_at)
+        text = messages.no_room(
+            budget,
+            spent=refusal.spent,
+            held=refusal.held,
+            needed=want.amount,
+            resets_at=resets_at,
+            scope=want.key.scope,
+        )
+        error = BudgetExceeded(
+            text,
+            budget=budget,
+            limit=budget.amount(budget.limit),
+            spent=budget.amount(refusal.spent),
+            held=budget.amount(refusal.held),
+            needed=budget.amount(want.amount),
+            resets_at=resets_at,
+        )
+        error.closes = item.owner if item.block else None
+        return error
+
+    def _refuse_closed(self, call: Call) -> None:
+        if call.who.run_id is None or not call.who.root_seen:
+            return
+        closed = self._closed_runs.get(call.who.run_id)
+        if closed is not None:
+            raise closed.again()
+
+    def close_run(self, run_id: str, refusal: Refusal) -> None:
+        """Refuse every later start of a run after one of its calls was refused."""
+        with self._lock:
+            self._closed_runs.setdefault(run_id, refusal)
+            while len(self._closed_runs) > _CLOSED_RUNS:
+                self._closed_runs.popitem(last=False)
+
+    def forget_run(self, run_id: str) -> None:
+        """A run ended; its id will not come again."""
+        self._closed_runs.pop(run_id, None)
+
+    def settle(self, opened: OpenCall, outcome: Outcome) -> Entry | None:
+        """Price an outcome, commit it, then raise if something must be said.
+
+        Returns:
+            The entry, or None when the ledger could not be written: then it is spooled, loudly, and written by key at
+            the next call.
+
+        Raises:
+            BudgetExceeded: With `at_limit="raise"`, after the commit, when this call crossed its limit. The response
+                is on it.
+            UsageMissing: With `on_missing_usage="raise"`, after the commit.
+        """
+        posting = book_outcome(
+            opened.call, outcome, opened.admission, self.prices, self.policy, store_content=self.store_content
+        )
+        if posting.status == "unpriced" and posting.booked_pico is None and not opened.admission.held_pico:
+            self._unpriced.add((opened.call.provider, opened.call.model))
+        keys = tuple(want.key for want in opened.admission.wants)
+        try:
+            settled = self.ledger.settle(posting, keys=keys, scopes=opened.scopes)
+        except LedgerError as error:
+            self._spool.append((posting, keys, opened.scopes))
+            log.error(
+                "The cost of a call could not be written and is kept in memory until the next call: %s", error.message
+            )
+            return None
+        if posting.usage is not None and posting.status in {"priced", "reported"} and settled.fresh:
+            self._samples.learn(opened.call, posting.usage)
+        self._emit(CallSettled(entry=settled.entry))
+        crossing = self._after(opened, settled, outcome.response)
+        if crossing is not None:
+            raise crossing
+        if outcome.usage is None and outcome.kind == "answer" and self.on_missing_usage == "raise":
+            raise UsageMissing(
+                f"The answer of {opened.call.model!r} carried no usage, and on_missing_usage is 'raise'. The call is "
+                "booked as estimated. For OpenAI streams set stream_usage=True on the model.",
+                entry=settled.entry,
+                response=outcome.response,
+            )
+        return settled.entry
+
+    def release(self, opened: OpenCall, reason: str) -> None:
+        """Give a call's holds back: it failed before anything was billed."""
+        try:
+            self.ledger.release(opened.call.id)
+        except LedgerError as error:
+            # The hold stays and will be swept as unknown: wrong on the safe side, and visible.
+            log.error("A hold could not be released and will be booked as unknown when it expires: %s", error.message)
+            return
+        self._emit(CallReleased(call=opened.call, reason=reason))
+
+    def _after(self, opened: OpenCall, settled: Settled, response: Any) -> BudgetExceeded | None:
+        """Warn levels and crossings, once the entry is committed."""
+        crossing: BudgetExceeded | None = None
+        if opened.hold is None:
+            return None
+        by_key = {want.key: item for item, want in zip(opened.admission.attached, opened.admission.wants, strict=True)}
+        for balance, (added, spent) in settled.moved.items():
+            key = opened.hold.keys.get(balance)
+            item = by_key.get(key) if key is not None else None
+            if item is None or key is None:
+                continue
+            self._warn(item.budget, key, spent, opened.call.started_at)
+            if spent > item.budget.limit:
+                found = self._crossed(item, key, spent, settled.entry, response, opened.call.started_at)
+                if item.budget.at_limit == "raise" and spent - added <= item.budget.limit:
+                    crossing = crossing or found
+        return crossing
+
+    def _crossed(
+        self, item: Attached, key: BalanceKey, spent: int, entry: Entry, response: Any, at: datetime
+    ) -> BudgetExceeded:
+        budget = item.budget
+        resets_at = window_end(budget, at)
+        text = messages.crossed(budget, spent=spent, resets_at=resets_at, scope=key.scope)
+        if budget.at_limit != "raise":
+            log.warning(
+                "%s", text.replace("; its answer is on this exception as .response", " and its answer delivered")
+            )
+        limit, amount = budget.amount(budget.limit), budget.amount(spent)
+        self._emit(LimitCrossed(budget=budget, entry=entry, spent=amount, limit=limit))
+        error = BudgetExceeded(
+            text, budget=budget, limit=limit, spent=amount, resets_at=resets_at, entry=entry, response=response
+        )
+        error.closes = item.owner if item.block else None
+        return error
+
+    def _warn(self, budget: Budget, key: BalanceKey, spent: int, at: datetime) -> None:
+        for fraction, mark in budget.warn_marks:
+            if spent < mark or (key, fraction) in self._warned:
+                continue
+            with self._lock:
+                if (key, fraction) in self._warned:
+                    continue
+                self._warned.add((key, fraction))
+            amount, limit = budget.amount(spent), budget.amount(budget.limit)
+            log.warning(
+                "Budget %r passed %s of its limit: %s of %s %s.", budget.label, fraction, amount, limit, budget.unit
+            )
+            self._emit(
+                BudgetWarning(
+                    budget=budget,
+                    scope=scope_values(key.scope),
+                    fraction=fraction,
+                    spent=amount,
+                    limit=limit,
+                    resets_at=window_end(budget, at),
+                )
+            )
+
+    # -- reading
+
+    def entries(
+        self, *, run: str | None = None, since: datetime | None = None, scope: str | None = None
+    ) -> Iterator[Entry]:
+        """Entries of the whole ledger in order of booking.
+
+        Args:
+            run: Only this run's.
+            since: Only those booked at or after this aware datetime.
+            scope: Only those of this handler, `track()` block or meter id.
+        """
+        return self.ledger.entries(Query(run=run, since=since, scope=scope))
+
+    def summary(self, *, run: str | None = None, since: datetime | None = None) -> Summary:
+        """What this meter saw in this process; with `run` or `since`, what the whole ledger has of them."""
+        self._replay()
+        everything = run is not None or since is not None
+        return summarise(self.entries(run=run, since=since, scope=None if everything else self.id))
+
+    def close(self) -> None:
+        """Write what is still spooled and close the ledger. Later starts raise `ConfigError`."""
+        if self._shut:
+            return
+        self._replay()
+        self._shut = True
+        self.ledger.close()
+
+    # -- small parts
+
+    def _replay(self) -> None:
+        """Write settles that could not be written before; by key, so that none is written twice."""
+        while self._spool:
+            posting, keys, scopes = self._spool[0]
+            try:
+                self.ledger.settle(posting, keys=keys, scopes=scopes)
+            except LedgerError:
+                return
+            with self._lock:
+                if self._spool and self._spool[0][0] is posting:
+                    del self._spool[0]
+            log.warning("A spooled cost was written: call %s.", posting.call.id)
+
+    def _note_unpriced(self, call: Call, admission: Admission) -> None:
+        stops = next((a.budget for a in admission.attached if a.budget.unit == "usd" and a.budget.stops), None)
+        if stops is not None and (call.provider, call.model) in self._unpriced:
+            raise PriceUnknown(
+                messages.price_unknown(call, "its last answer could not be priced and nothing was held for it"),
+                budget=stops,
+            )
+        if admission.unpriced is not None:
+            self._say(
+                f"unpriced {call.provider} {call.model}",
+                f"No price is known for {call.model!r} of {call.provider!r}; its calls are recorded without a cost.",
+                every_s=float("inf"),
+            )
+
+    def _say(self, what: str, text: str, *, every_s: float = _WARN_EVERY_S) -> None:
+        now = time.monotonic()
+        with self._lock:
+            last = self._said.get(what)
+            if last is not None and now - last < every_s:
+                return
+            self._said[what] = now
+        log.warning("%s", text)
+
+    def _emit(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                # A listener must not change what is booked or refused; it is loud and otherwise ignored.
+                log.exception("A listener failed on %s; no number changed.", type(event).__name__)
+
+
+def _budgets(budgets: Sequence[Budget] | Budget) -> tuple[Budget, ...]:
+    items = (budgets,) if isinstance(budgets, Budget) else tuple(budgets)
+    for item in items:
+        if not isinstance(item, Budget):
+            raise ConfigError(f"A Budget is expected, not {item!r}.")
+    names = [item.name for item in items if item.name is not None]
+    if len(names) != len(set(names)):
+        raise ConfigError(f"Two budgets of one meter have the same name: {sorted(names)}.")
+    return items
+
+
+def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
+    if value in words:
+        return str(value)
+    if isinstance(value, (str, Decimal, int)) and not isinstance(value, bool):
+        try:
+            pico = pico_from_usd(value, what=what)
+        except ConfigError:
+            pico = -1
+        if pico > 0:
+            return pico
+    raise ConfigError(
+        f"{what} must be {', '.join(map(repr, words))} or a positive USD amount such as '0.05', not {value!r}."
+    )

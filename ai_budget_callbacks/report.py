@@ -1,0 +1,370 @@
+"""Entries → Summary → rows. No printing, no ledger access: it is given entries and returns text or data."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from html import escape
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ai_budget_callbacks.budget import window_end, window_key
+from ai_budget_callbacks.errors import ConfigError
+from ai_budget_callbacks.money import usd_decimal, usd_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    from ai_budget_callbacks.budget import Attached
+    from ai_budget_callbacks.ledger import Balance, Entry
+
+__all__ = [
+    "DIMENSIONS",
+    "BalanceView",
+    "Summary",
+    "Totals",
+    "balance_views",
+    "grouped_rows",
+    "scope_values",
+    "summarise",
+]
+
+DIMENSIONS = ("step", "agent", "tool", "model", "user", "provider", "thread", "run", "status", "day", "framework")
+_SHOWN = ("step", "agent", "tool", "model", "user")
+NONE = "(none)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalanceView:
+    """A balance as people read it. Amounts: USD as `Decimal`, tokens and calls as int.
+
+    Attributes:
+        budget: The budget's name or description.
+        unit: `"usd"`, `"tokens"` or `"calls"`.
+        scope: Values of its `by` fields.
+        limit, spent, held, remaining: Amounts; `remaining` is never negative.
+        resets_at: When the window rolls over, or None.
+    """
+
+    budget: str
+    unit: str
+    scope: tuple[str, ...]
+    limit: Decimal | int
+    spent: Decimal | int
+    held: Decimal | int
+    remaining: Decimal | int
+    resets_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over some entries.
+
+    Attributes:
+        calls: Provider responses, cache hits included.
+        input_tokens, output_tokens: Tokens where usage is known or estimated.
+        cost_pico: Known cost in pico-dollars (estimated ones included, unknown and unpriced ones not).
+        booked_pico: What USD balances count, in pico-dollars.
+        estimated_pico, unknown_pico: Parts of `booked_pico` that rest on estimated and on never-seen usage.
+        unpriced_calls: Calls whose usage has no price.
+        free_calls: Cache hits and declared-free calls.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_pico: int = 0
+    booked_pico: int = 0
+    estimated_pico: int = 0
+    unknown_pico: int = 0
+    unpriced_calls: int = 0
+    free_calls: int = 0
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Known cost in USD, exact."""
+        return usd_decimal(self.cost_pico)
+
+    @property
+    def booked_usd(self) -> Decimal:
+        """What USD balances count, exact."""
+        return usd_decimal(self.booked_pico)
+
+    @property
+    def estimated_usd(self) -> Decimal:
+        """Booked USD that rests on estimated usage."""
+        return usd_decimal(self.estimated_pico)
+
+    @property
+    def unknown_usd(self) -> Decimal:
+        """Booked USD of calls whose outcome was never seen."""
+        return usd_decimal(self.unknown_pico)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; amounts as plain decimal text."""
+        return {
+            "calls": self.calls,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost_usd": usd_text(self.cost_pico),
+            "booked_usd": usd_text(self.booked_pico),
+            "estimated_usd": usd_text(self.estimated_pico),
+            "unknown_usd": usd_text(self.unknown_pico),
+            "unpriced_calls": self.unpriced_calls,
+            "free_calls": self.free_calls,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What some entries cost, in total and by step, agent, tool, model and user. Print it, or read its parts.
+
+    Attributes:
+        totals: Sums over everything.
+    """
+
+    totals: Totals
+    _groups: Mapping[str, Mapping[str, Totals]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Known cost in USD, exact."""
+        return self.totals.cost_usd
+
+    @property
+    def booked_usd(self) -> Decimal:
+        """What USD balances count, exact."""
+        return self.totals.booked_usd
+
+    @property
+    def calls(self) -> int:
+        """Provider responses and cache hits."""
+        return self.totals.calls
+
+    @property
+    def input_tokens(self) -> int:
+        """Input tokens, cached ones included."""
+        return self.totals.input_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens, reasoning included."""
+        return self.totals.output_tokens
+
+    @property
+    def estimated_usd(self) -> Decimal:
+        """Booked USD that rests on estimated usage."""
+        return self.totals.estimated_usd
+
+    @property
+    def unknown_usd(self) -> Decimal:
+        """Booked USD of calls whose outcome was never seen."""
+        return self.totals.unknown_usd
+
+    @property
+    def unpriced_calls(self) -> int:
+        """Calls whose usage has no price: their cost is in no total."""
+        return self.totals.unpriced_calls
+
+    def by(self, dimension: str) -> Mapping[str, Totals]:
+        """Totals by one dimension, the dearest first.
+
+        Raises:
+            ConfigError: Unknown dimension.
+        """
+        name = "step" if dimension == "node" else dimension
+        if name not in self._groups:
+            raise ConfigError(f"No such grouping {dimension!r}; use {', '.join(DIMENSIONS)}.")
+        return self._groups[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; amounts as plain decimal text."""
+        groups = {name: {key: t.to_dict() for key, t in self._groups[name].items()} for name in _SHOWN}
+        return self.totals.to_dict() | {"by": groups}
+
+    def to_markdown(self) -> str:
+        """Markdown tables: the total, then each grouping that says something."""
+        total = self.totals
+        lines = [f"**${usd_text(total.cost_pico)}** in {total.calls} calls, {_tokens(total)}{_caveats(total)}"]
+        for name in self._told():
+            lines += ["", f"| {name} | calls | input tokens | output tokens | USD |", "|---|--:|--:|--:|--:|"]
+            lines += [
+                f"| {key} | {t.calls} | {t.input_tokens} | {t.output_tokens} | {usd_text(t.cost_pico)} |"
+                for key, t in self._groups[name].items()
+            ]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        total = self.totals
+        lines = [f"{total.calls} calls, {_tokens(total)}, ${usd_text(total.cost_pico)}{_caveats(total)}"]
+        for name in self._told():
+            rows = [
+                (key, str(t.calls), _tokens(t), f"${usd_text(t.cost_pico)}") for key, t in self._groups[name].items()
+            ]
+            widths = [max(len(row[column]) for row in rows) for column in range(4)]
+            lines.append(f"  by {name}")
+            lines += [
+                f"    {key:<{widths[0]}}  {calls:>{widths[1]}} calls  {tokens:>{widths[2]}}  {usd:>{widths[3]}}"
+                for key, calls, tokens, usd in rows
+            ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        total = self.totals
+        cost = f"<b>${usd_text(total.cost_pico)}</b>"
+        head = f"<p>{cost} in {total.calls} calls, {_tokens(total)}{escape(_caveats(total))}</p>"
+        tables = []
+        for name in self._told():
+            rows = "".join(
+                f"<tr><td>{escape(key)}</td><td>{t.calls}</td><td>{t.input_tokens}</td><td>{t.output_tokens}</td>"
+                f"<td>{usd_text(t.cost_pico)}</td></tr>"
+                for key, t in self._groups[name].items()
+            )
+            tables.append(
+                f"<table><tr><th>{name}</th><th>calls</th><th>input</th><th>output</th><th>USD</th></tr>{rows}</table>"
+            )
+        return head + "".join(tables)
+
+    def _told(self) -> list[str]:
+        """Groupings worth showing: the model always, others when anything in them has a name."""
+        return [
+            name for name in _SHOWN if self._groups.get(name) and (name == "model" or set(self._groups[name]) != {NONE})
+        ]
+
+
+def _tokens(total: Totals) -> str:
+    return f"{total.input_tokens} + {total.output_tokens} tokens"
+
+
+def _caveats(total: Totals) -> str:
+    parts = []
+    if total.estimated_pico:
+        parts.append(f"${usd_text(total.estimated_pico)} estimated")
+    if total.unknown_pico:
+        parts.append(f"${usd_text(total.unknown_pico)} booked for calls whose outcome is unknown")
+    if total.unpriced_calls:
+        parts.append(f"{total.unpriced_calls} unpriced calls in no total")
+    if total.free_calls:
+        parts.append(f"{total.free_calls} free")
+    if total.booked_pico != total.cost_pico:
+        parts.append(f"${usd_text(total.booked_pico)} booked on budgets")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _value(entry: Entry, dimension: str) -> str:
+    if dimension == "step":
+        return entry.node or NONE
+    if dimension == "run":
+        return entry.run_id or NONE
+    if dimension == "day":
+        return entry.at.date().isoformat()
+    value = getattr(entry, dimension, None)
+    if value is None and dimension not in DIMENSIONS:
+        value = entry.metadata.get(dimension)
+    return str(value) if value else NONE
+
+
+def _totals(entries: Sequence[Entry], corrected: frozenset[int]) -> Totals:
+    """Sum entries; an unknown one that a late answer corrected is no longer unknown."""
+    sums: dict[str, int] = defaultdict(int)
+    for entry in entries:
+        booked = entry.booked_pico or 0
+        sums["calls"] += entry.kind == "call"
+        sums["cost_pico"] += entry.cost_pico or 0
+        sums["booked_pico"] += booked
+        if entry.usage is not None:
+            sums["input_tokens"] += entry.usage.input_tokens
+            sums["output_tokens"] += entry.usage.output_tokens
+        if entry.status == "estimated":
+            sums["estimated_pico"] += booked if entry.kind != "adjustment" else entry.cost_pico or 0
+        elif entry.status == "unknown" and entry.id not in corrected:
+            sums["unknown_pico"] += booked
+        elif entry.status == "unpriced":
+            sums["unpriced_calls"] += 1
+        elif entry.status == "free":
+            sums["free_calls"] += 1
+    return Totals(**sums)
+
+
+def summarise(entries: Iterable[Entry]) -> Summary:
+    """Group and sum entries."""
+    items = list(entries)
+    corrected = frozenset(entry.adjusts for entry in items if entry.adjusts is not None)
+    groups: dict[str, Mapping[str, Totals]] = {}
+    for dimension in DIMENSIONS:
+        members: dict[str, list[Entry]] = defaultdict(list)
+        for entry in items:
+            members[_value(entry, dimension)].append(entry)
+        totals = {key: _totals(group, corrected) for key, group in members.items()}
+        groups[dimension] = MappingProxyType(dict(sorted(totals.items(), key=lambda kv: (-kv[1].cost_pico, kv[0]))))
+    return Summary(totals=_totals(items, corrected), _groups=MappingProxyType(groups))
+
+
+def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows for `ai-budget report`: one for each combination of the dimensions' values, dearest first.
+
+    Args:
+        entries: What to sum.
+        dimensions: Names from `DIMENSIONS` (or `node`), or metadata keys.
+    """
+    items = list(entries)
+    corrected = frozenset(entry.adjusts for entry in items if entry.adjusts is not None)
+    members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
+    for entry in items:
+        members[tuple(_value(entry, name) for name in dimensions)].append(entry)
+    rows = [(_totals(group, corrected), key) for key, group in members.items()]
+    rows.sort(key=lambda row: (-row[0].cost_pico, row[1]))
+    return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]
+
+
+def scope_values(scope: str) -> tuple[str, ...]:
+    """The `by` values of a balance key's scope."""
+    return tuple(json.loads(scope))
+
+
+def balance_views(
+    attached: Sequence[Attached], rows: Sequence[Balance], fields: Mapping[str, str], now: datetime, owner: str
+) -> list[BalanceView]:
+    """Balances of some budgets in their current window, as people read them.
+
+    Args:
+        attached: The budgets.
+        rows: All balances of the ledger.
+        fields: Wanted values of `by` fields; a field that is not given matches every value.
+        now: Aware datetime.
+        owner: Id that stands for the run where a budget is per run.
+    """
+    views: list[BalanceView] = []
+    for item in attached:
+        budget = item.budget
+        window = None if budget.per == "run" else window_key(budget, now, owner)
+        wanted = [fields.get(name.removeprefix("metadata.")) for name in budget.by]
+        found = [
+            (scope_values(row.key.scope), row.spent, row.held)
+            for row in rows
+            if row.key.budget == item.key and window in {None, row.key.window} and _fits(row.key.scope, wanted)
+        ]
+        if not found and window is not None and None not in wanted:
+            found = [(tuple(map(str, wanted)), 0, 0)]
+        for scope, spent, held in found:
+            views.append(
+                BalanceView(
+                    budget=budget.label,
+                    unit=budget.unit,
+                    scope=scope,
+                    limit=budget.amount(budget.limit),
+                    spent=budget.amount(spent),
+                    held=budget.amount(held),
+                    remaining=budget.amount(max(budget.limit - spent - held, 0)),
+                    resets_at=window_end(budget, now),
+                )
+            )
+    return views
+
+
+def _fits(scope: str, wanted: Sequence[str | None]) -> bool:
+    values = scope_values(scope)
+    return all(want is None or want == value for want, value in zip(wanted, values, strict=True))
