@@ -197,7 +197,7 @@ class Meter:
             self._replay()
             admission = admit(call, budgets, self.prices, self.policy, self._samples.learned)
             self._note_unpriced(call, admission)
-            opened = self._hold(call, admission, (self.id, *scopes))
+            opened = self._hold(call, admission, self._scopes(scopes))
         except (BudgetExceeded, PriceUnknown) as refusal:
             self._emit(CallRefused(call=call, budget=refusal.budget, reason=refusal.message))
             raise
@@ -206,10 +206,13 @@ class Meter:
                 raise
             self._say("down", "The ledger is down; calls go on uncounted because no budget here stops them.")
             admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned())
-            opened = OpenCall(call=call, admission=admission, hold=None, scopes=(self.id, *scopes))
+            opened = OpenCall(call=call, admission=admission, hold=None, scopes=self._scopes(scopes))
         held = admission.held_pico
         self._emit(CallReserved(call=call, held_usd=None if held is None else usd_decimal(held)))
         return opened
+
+    def _scopes(self, scopes: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.id, *scopes)))
 
     def _hold(self, call: Call, admission: Admission, scopes: tuple[str, ...]) -> OpenCall:
         claim = Claim(

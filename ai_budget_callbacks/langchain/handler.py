@@ -309,7 +309,6 @@ class BudgetCallbackHandler(CaptureHandler):
 
     def __init__(self, *budgets: Budget | Meter, **meter_options: Any) -> None:
         super().__init__()
-        self.id = f"handler-{uuid.uuid4().hex}"
         meters = [item for item in budgets if isinstance(item, Meter)]
         limits = [item for item in budgets if isinstance(item, Budget)]
         if len(meters) > 1 or len(meters) + len(limits) != len(budgets):
@@ -318,6 +317,8 @@ class BudgetCallbackHandler(CaptureHandler):
             raise ConfigError(f"A meter was given, so these options belong to it: {', '.join(meter_options)}.")
         self._owns_meter = not meters
         self.meter = meters[0] if meters else Meter(**meter_options)
+        # a meter of one's own counts nothing else: one id for both saves every settle a row
+        self.id = self.meter.id if self._owns_meter else f"handler-{uuid.uuid4().hex}"
         self._attached = self.meter.attach(limits, self.id)
         self.meter.register(self._attached)
         self._targets = (Target(meter=self.meter, extra=self._attached, scopes=(self.id,)),)

@@ -58,7 +58,6 @@ def m001_books(db: Database) -> None:
              scope TEXT NOT NULL, entry INTEGER NOT NULL REFERENCES entry(id),
              PRIMARY KEY(scope, entry)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX entry_run ON entry(run_id, id)",
-        "CREATE INDEX entry_model ON entry(provider, requested_model, id)",
         """CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry
              BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END""",
         """CREATE TRIGGER entry_no_delete BEFORE DELETE ON entry

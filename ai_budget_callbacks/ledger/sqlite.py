@@ -41,7 +41,8 @@ class SqliteLedger:
     def __init__(self, path: str, *, durability: str = "process") -> None:
         self._connection = Connection(path, migrate)
         self._full = durability == "power"
-        self._ids: dict[BalanceKey, int] = {}  # ids never change, so other threads may read this freely
+        self._ids: dict[BalanceKey, int] = {}  # ids and units of balances never change
+        self._units: dict[int, str] = {}
 
     @property
     def url(self) -> str:
@@ -122,19 +123,17 @@ class SqliteLedger:
         return _hold(claim, ids, held, scopes)
 
     def _take(self, conn: Any, ids: dict[int, Want]) -> dict[int, int]:
-        if not ids:
-            return {}
-        wants = [
-            {"id": balance, "amount": want.amount, "floor": want.floor, "lim": want.limit}
-            for balance, want in ids.items()
-        ]
-        held_now = dict(conn.execute(sql.RESERVE, {"wants": dumps(wants)}).fetchall())
+        """Hold every want, or raise and let the transaction roll back."""
+        held: dict[int, int] = {}
         for balance, want in ids.items():
-            if balance not in held_now:
-                spent, held = conn.execute(sql.STATE, (balance,)).fetchone()
-                raise NoRoom(want, spent, held)
-        # a partial hold is the only thing on its balance, so it is never more than what the balance holds
-        return {balance: min(want.amount, held_now[balance]) for balance, want in ids.items()}
+            row = {"id": balance, "amount": want.amount, "lim": want.limit, "floor": want.floor}
+            if conn.execute(sql.RESERVE, row).rowcount == 1:
+                held[balance] = want.amount
+            elif want.floor is not None and conn.execute(sql.RESERVE_REST, row).rowcount == 1:
+                held[balance] = conn.execute(sql.STATE, (balance,)).fetchone()[1]
+            else:
+                raise NoRoom(want, *conn.execute(sql.STATE, (balance,)).fetchone())
+        return held
 
     def _balance_id(self, conn: Any, key: BalanceKey) -> int:
         known = self._ids.get(key)
@@ -157,7 +156,7 @@ class SqliteLedger:
             row = conn.execute(sql.CLOSE_HOLD, (call_id,)).fetchone()
             if row is None:
                 return False
-            conn.execute(sql.RELEASE, {"amounts": row[0]}).fetchall()
+            _give_back(conn, row[0])
             return True
 
     def open_holds(self) -> int:
@@ -206,22 +205,36 @@ class SqliteLedger:
         earlier = conn.execute(sql.FIND_ENTRY, (key,)).fetchone()
         if earlier is not None:
             if row is not None:  # a second hold of a call that was already booked: give it back, book nothing
-                conn.execute(sql.RELEASE, {"amounts": row[0]}).fetchall()
+                _give_back(conn, row[0])
             return self._again(conn, posting, _mapping(conn, earlier))
         if row is None:
-            amounts = dumps({self._balance_id(conn, balance): 0 for balance in keys})
-            scopes = dumps(scopes_if_none)
+            held = {self._balance_id(conn, balance): 0 for balance in keys}
+            scopes = tuple(scopes_if_none)
         else:
-            amounts, scopes = row
-        moved = conn.execute(sql.SETTLE, {"amounts": amounts, **_by_unit(posting)}).fetchall()
-        held = orjson.loads(amounts)
-        booked = {balance: _booked(posting, unit, held[str(balance)]) for balance, unit, _ in moved}
-        usd = [booked[balance] for balance, unit, _ in moved if unit == "usd"]
+            held = {int(balance): amount for balance, amount in orjson.loads(row[0]).items()}
+            scopes = orjson.loads(row[1])
+        moved: dict[int, tuple[int, int]] = {}
+        usd: list[int] = []
+        for balance, amount in held.items():
+            unit = self._unit(conn, balance)
+            added = _booked(posting, unit, amount)
+            conn.execute(sql.SETTLE, {"id": balance, "held": amount, "added": added})
+            moved[balance] = (added, conn.execute(sql.STATE, (balance,)).fetchone()[0])
+            if unit == "usd":
+                usd.append(added)
         fields = entry_fields(posting, kind=posting.kind, booked_pico=_booked_pico(posting, usd), adjusts=None)
+        booked = {balance: added for balance, (added, _) in moved.items()}
         entry = self._insert(conn, posting, fields, key, booked, scopes)
-        return Settled(
-            entry=entry, fresh=True, moved=MappingProxyType({b: (booked[b], spent) for b, _, spent in moved})
-        )
+        return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved))
+
+    def _unit(self, conn: Any, balance: int) -> str:
+        unit = self._units.get(balance)
+        if unit is None:
+            unit = str(conn.execute(sql.UNIT, (balance,)).fetchone()[0])
+            if len(self._units) >= _KNOWN_BALANCES:
+                self._units.clear()
+            self._units[balance] = unit
+        return unit
 
     def _again(self, conn: Any, posting: Posting, earlier: Mapping[str, Any]) -> Settled:
         """A settle whose entry exists: a duplicate, or the truth about a call that was swept as unknown."""
@@ -231,34 +244,36 @@ class SqliteLedger:
         known = conn.execute(sql.FIND_ENTRY, (late,)).fetchone()
         if known is not None:
             return Settled(entry=entry_of(_mapping(conn, known)), fresh=False)
-        moved = conn.execute(
-            sql.ADJUST,
-            {
-                "amounts": earlier["amounts"],
-                "usd": posting.booked_pico or 0,
-                "tokens": posting.booked_tokens,
-                "calls": posting.booked_calls,
-            },
-        ).fetchall()
-        before = orjson.loads(earlier["amounts"])
-        deltas = {b: _booked(replace(posting, keep_hold=False), unit, 0) - before[str(b)] for b, unit, _ in moved}
+        truth = replace(posting, keep_hold=False)
+        moved: dict[int, tuple[int, int]] = {}
+        for balance, before in orjson.loads(earlier["amounts"]).items():
+            delta = _booked(truth, self._unit(conn, int(balance)), 0) - before
+            conn.execute(sql.ADJUST, {"id": int(balance), "added": delta})
+            moved[int(balance)] = (delta, conn.execute(sql.STATE, (int(balance),)).fetchone()[0])
         booked_pico = (posting.booked_pico or 0) - (earlier["booked_pico"] or 0)
         fields = entry_fields(posting, kind="adjustment", booked_pico=booked_pico, adjusts=earlier["id"])
         fields["booked_tokens"] = posting.booked_tokens - earlier["booked_tokens"]
-        scopes = conn.execute("SELECT json_group_array(scope) FROM entry_scope WHERE entry = ?", (earlier["id"],))
-        entry = self._insert(conn, posting, fields, late, deltas, scopes.fetchone()[0])
-        return Settled(
-            entry=entry, fresh=True, moved=MappingProxyType({b: (deltas[b], spent) for b, _, spent in moved})
-        )
+        scopes = [row[0] for row in conn.execute(sql.ENTRY_SCOPES, (earlier["id"],)).fetchall()]
+        deltas = {balance: delta for balance, (delta, _) in moved.items()}
+        entry = self._insert(conn, posting, fields, late, deltas, scopes)
+        return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved))
 
     def _insert(
-        self, conn: Any, posting: Posting, fields: dict[str, Any], key: str, amounts: Mapping[int, int], scopes: str
+        self,
+        conn: Any,
+        posting: Posting,
+        fields: dict[str, Any],
+        key: str,
+        amounts: Mapping[int, int],
+        scopes: Sequence[str],
     ) -> Entry:
         text_bytes = posting.call.request.text_bytes
         row = row_of(fields, key=key, amounts=amounts, text_bytes=text_bytes, content=posting.content)
-        entry = int(conn.execute(sql.INSERT_ENTRY, row).fetchall()[0][0])
-        conn.execute(sql.INSERT_SCOPE, {"entry": entry, "scopes": scopes})
-        return Entry(id=entry, **fields)
+        cursor = conn.execute(sql.INSERT_ENTRY, row)
+        assert cursor.rowcount == 1, "the entry was looked for in this transaction and was not there"
+        for scope in scopes:
+            conn.execute(sql.INSERT_SCOPE, (scope, cursor.lastrowid))
+        return Entry(id=cursor.lastrowid, **fields)
 
     # -- reading
 
@@ -319,17 +334,13 @@ def _hold(claim: Claim, ids: Mapping[int, Want], amounts: Mapping[int, int], sco
     return Hold(call=claim.call, amounts=MappingProxyType(dict(amounts)), keys=MappingProxyType(keys), scopes=scopes)
 
 
-def _by_unit(posting: Posting) -> dict[str, int]:
-    return {
-        "usd": posting.booked_pico or 0,
-        "tokens": posting.booked_tokens,
-        "calls": posting.booked_calls,
-        "keep": int(posting.keep_hold),
-    }
+def _give_back(conn: Any, amounts: str) -> None:
+    for balance, amount in orjson.loads(amounts).items():
+        conn.execute(sql.RELEASE, {"id": int(balance), "held": amount})
 
 
 def _booked(posting: Posting, unit: str, held: int) -> int:
-    """What SETTLE added to one balance: the same rule, for the entry that records it."""
+    """What an outcome adds to one balance: its amount in that unit, or what was held where that must be kept."""
     amount = {"usd": posting.booked_pico or 0, "tokens": posting.booked_tokens, "calls": posting.booked_calls}[unit]
     return max(amount, held) if posting.keep_hold else amount
 

@@ -1,0 +1,48 @@
+# Two commands: `make demo` and `make test`. Both make what they need in .venv; only Python, git and make are assumed.
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test check lint typecheck contracts sabotage bench clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+.venv/.demo: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[langchain,demo]'
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[langchain,demo]' --group dev
+	@touch $@
+
+demo: .venv/.demo  ## watch a limit hold; no key, no network
+	@$(BIN)/ai-budget demo
+
+test: .venv/.dev  ## the tests
+	@$(PYTEST) -q -n 2 --dist loadfile
+
+check: lint typecheck contracts  ## style, types and import contracts
+
+lint: .venv/.dev
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+typecheck: .venv/.dev
+	@$(BIN)/mypy
+
+contracts: .venv/.dev
+	@$(BIN)/lint-imports
+
+sabotage: .venv/.dev  ## break money on purpose, once for each known way; the suite must go red
+	@$(BIN)/python -m tests.sabotage
+
+bench: .venv/.dev  ## ratios side by side, in one run
+	@$(BIN)/python -m benchmarks
+
+clean:
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,154 @@
+"""`ai-budget demo`: the real ChatOpenAI and a real agent, a provider on loopback, and a limit that holds.
+
+Everything but the provider is what a user runs. It fails when our total and the provider's own bill differ by as
+much as the last digit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain.agents import create_agent
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+
+from ai_budget_callbacks import Budget, BudgetExceeded, Meter
+from ai_budget_callbacks.demo.loopback import LoopbackProvider, RecordedRequest, Reply, ToolCall
+from ai_budget_callbacks.langchain import BudgetCallbackHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["run_demo"]
+
+MODEL = "gpt-4o-mini"
+QUESTION = "Find every paper about budgets and read them all."
+
+
+@tool
+def search(query: str) -> str:
+    """Search the library; it always has more."""
+    return f"10 of 48,213 papers about {query}. There is a next page."
+
+
+def _never_done(request: RecordedRequest) -> Reply:
+    """A model that always wants one more page: the loop that burns money."""
+    call = ToolCall(name="search", arguments={"query": f"budgets, page {request.number}"})
+    return Reply(text="", tool_calls=(call,), input_tokens=640 + 90 * (request.number % 7), output_tokens=60)
+
+
+def run_demo(*, ledger: str | None = None, live: bool = False) -> int:
+    """Run the demo and print what happens.
+
+    Args:
+        ledger: Ledger file; None for a new temporary one.
+        live: Use the real API with `OPENAI_API_KEY`, under a budget of one cent.
+
+    Returns:
+        Exit code: 0, or 1 when the totals differ or the limit did not hold.
+    """
+    path = ledger or str(Path(tempfile.mkdtemp(prefix="ai-budget-demo-")) / "spend.db")
+    if live and not os.environ.get("OPENAI_API_KEY"):
+        print("--live needs OPENAI_API_KEY in the environment.")
+        return 1
+    with _quiet(), nullcontext() if live else LoopbackProvider(_never_done) as provider:
+        code = _live(path) if provider is None else _loopback(path, provider)
+    print(f"\nThe ledger is {path}. Look further:")
+    print(f"  ai-budget report --ledger {path} --by step,tool,model")
+    print(f"  ai-budget verify --ledger {path}")
+    print(f"  sqlite-utils rows {path} calls --limit 3")
+    return code
+
+
+def _agent(base_url: str | None) -> Any:
+    local: dict[str, Any] = {"base_url": base_url, "api_key": "no-key-needed"} if base_url else {}
+    return create_agent(ChatOpenAI(model=MODEL, max_completion_tokens=200, **local), [search], name="researcher")
+
+
+def _loopback(path: str, provider: LoopbackProvider) -> int:
+    meter = Meter(ledger=path, reserve="worst_case")
+    print("1. An agent that would never stop, under Budget(usd='0.003').")
+    handler = BudgetCallbackHandler(meter, Budget(usd="0.003"))
+    held = _stopped(handler, provider)
+
+    print("\n2. The same with at_limit='raise', reserve='none': one call may cross, and its answer is not lost.")
+    crossing = BudgetCallbackHandler(Budget(usd="0.0005", at_limit="raise"), ledger=path, reserve="none")
+    crossed = _crossed(crossing, provider)
+
+    print("\n3. What it cost, by step, agent, tool, model and user.")
+    print(handler.summary())
+
+    ours = handler.summary().cost_usd + crossing.summary().cost_usd
+    theirs = provider.billed_usd
+    print("\n4. Our ledger beside the provider's own bill.")
+    print(f"   ledger:   ${ours:f}  in {handler.summary().calls + crossing.summary().calls} entries")
+    print(f"   provider: ${theirs.normalize():f}  in {len(provider.bill)} responses")
+    equal = ours == theirs
+    print("   equal to the last digit." if equal else "   THEY DIFFER: please report this.")
+    crossing.close()
+    meter.close()
+    return 0 if equal and held and crossed else 1
+
+
+def _stopped(handler: BudgetCallbackHandler, provider: LoopbackProvider) -> bool:
+    before = len(provider.requests)
+    try:
+        _agent(provider.base_url).invoke(_question(), config={"callbacks": [handler], "recursion_limit": 1000})
+    except BudgetExceeded as stop:
+        print(f"   BudgetExceeded after {len(provider.requests) - before} requests: {stop}")
+        spent = handler.summary().booked_usd
+        print(f"   spent ${spent:f} of $0.003; the request that did not fit was never sent.")
+        return spent <= stop.limit  # type: ignore[operator]  # a USD budget's limit is a Decimal
+    print("   THE LIMIT DID NOT HOLD: please report this.")
+    return False
+
+
+def _crossed(handler: BudgetCallbackHandler, provider: LoopbackProvider) -> bool:
+    try:
+        _agent(provider.base_url).invoke(_question(), config={"callbacks": [handler], "recursion_limit": 1000})
+    except BudgetExceeded as stop:
+        print(f"   BudgetExceeded: {stop}")
+        if stop.response is None or stop.entry is None:
+            print("   THE RESPONSE IS LOST: please report this.")
+            return False
+        message = stop.response.generations[0][0].message
+        wanted = message.tool_calls[0]["args"]["query"]
+        cost = f"${stop.entry.cost_usd:f}"
+        print(f"   on the exception: entry {stop.entry.id} ({cost}) and the paid answer, asking {wanted!r}.")
+        return True
+    print("   THE LIMIT DID NOT HOLD: please report this.")
+    return False
+
+
+def _live(path: str) -> int:
+    handler = BudgetCallbackHandler(Budget(usd="0.01"), ledger=path, reserve="worst_case")
+    try:
+        answer = _agent(None).invoke(_question(), config={"callbacks": [handler], "recursion_limit": 50})
+        print(answer["messages"][-1].text)
+    except BudgetExceeded as stop:
+        print(f"BudgetExceeded: {stop}")
+    print(handler.summary())
+    handler.close()
+    return 0
+
+
+def _question() -> Any:
+    return {"messages": [{"role": "user", "content": QUESTION}]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """LangChain logs each raising callback at WARNING; here the exception itself is shown."""
+    logger = logging.getLogger("langchain_core.callbacks.manager")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    logging.getLogger("ai_budget_callbacks").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

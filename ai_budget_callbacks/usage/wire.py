@@ -1,0 +1,93 @@
+"""A provider's response body, bare usage object or stream of events as a `Usage`: which reader reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from ai_budget_callbacks.usage import Usage, anthropic, openai
+from ai_budget_callbacks.usage._counts import mapping
+
+__all__ = ["PROVIDERS", "Body", "read_body"]
+
+PROVIDERS = ("openai", "azure", "anthropic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a body says.
+
+    Attributes:
+        usage: The usage, or None when it reports none.
+        model: The model it names, or None.
+    """
+
+    usage: Usage | None
+    model: str | None
+
+
+def read_body(
+    provider: str, body: Any, *, service_tier: str | None = None, batch: bool = False, geo: str | None = None
+) -> Body:
+    """Read a response body, its usage object alone, or the list of a stream's events.
+
+    Args:
+        provider: One of `PROVIDERS`.
+        body: Decoded JSON.
+        service_tier: Tier where the body does not say it.
+        batch: The call went through the batch API (no usage object says so at OpenAI).
+        geo: Region where the body does not say it.
+
+    Raises:
+        KeyError: No reader for that provider.
+    """
+    if provider not in PROVIDERS:
+        raise KeyError(provider)
+    found = _read_anthropic(body) if provider == "anthropic" else _read_openai(body, service_tier)
+    if found.usage is None:
+        return found
+    terms = found.usage.terms
+    terms = replace(
+        terms,
+        service_tier=terms.service_tier or service_tier,
+        batch=terms.batch or batch,
+        inference_geo=geo or terms.inference_geo,
+    )
+    return replace(found, usage=replace(found.usage, terms=terms))
+
+
+def _read_anthropic(body: Any) -> Body:
+    if isinstance(body, list):
+        started = next((mapping(mapping(e).get("message")) for e in body if "message" in mapping(e)), mapping(None))
+        return Body(usage=anthropic.read(anthropic.merge_stream(body)), model=_text(started.get("model")))
+    source = mapping(body)
+    raw = source.get("usage") if isinstance(source.get("usage"), Mapping) else source
+    return Body(usage=anthropic.read(_public(raw)), model=_text(source.get("model")))
+
+
+def _read_openai(body: Any, service_tier: str | None) -> Body:
+    if isinstance(body, list):
+        # chat chunks carry `usage`, Responses events carry it in their `response`; the last one holds
+        events = [mapping(mapping(e).get("response")) or mapping(e) for e in body]
+        body = next((e for e in reversed(events) if isinstance(e.get("usage"), Mapping)), mapping(None))
+        if not body:
+            return Body(usage=None, model=None)
+    source = mapping(body)
+    raw = source.get("usage") if isinstance(source.get("usage"), Mapping) else source
+    tier = _text(source.get("service_tier")) or service_tier
+    usage = openai.read(_public(raw), service_tier=tier)
+    items = source.get("output")
+    if usage is not None and isinstance(items, list):
+        usage = usage.with_units(openai.count_output_items(items))
+    return Body(usage=usage, model=_text(source.get("model")))
+
+
+def _public(raw: Any) -> Mapping[str, Any]:
+    """Without keys that begin with an underscore: notes of whoever stored the object."""
+    return MappingProxyType({key: value for key, value in mapping(raw).items() if not str(key).startswith("_")})
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

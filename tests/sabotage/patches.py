@@ -1,0 +1,266 @@
+"""The sabotages: small patches by exact text, each with the test that must go red."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """One way to break money silently.
+
+    Attributes:
+        name, what: What it does.
+        test: Test file (or node id) that must go red within 20 seconds.
+        edits: (file below ai_budget_callbacks/, text that stands there exactly once, replacement).
+    """
+
+    name: str
+    what: str
+    test: str
+    edits: tuple[tuple[str, str, str], ...]
+
+    def apply(self, tree: Path) -> None:
+        for name, old, new in self.edits:
+            path = tree / "ai_budget_callbacks" / name
+            text = path.read_text()
+            assert text.count(old) == 1, (
+                f"{self.name}: {old!r} stands {text.count(old)} times in {name}; mend the patch"
+            )
+            path.write_text(text.replace(old, new))
+
+
+FIRST = "tests/flow/test_first_call.py"
+REFUSAL = "tests/flow/test_refusal.py"
+OUTCOMES = "tests/flow/test_outcomes.py"
+PARALLEL = "tests/flow/test_parallel.py"
+GOLDENS = "tests/laws/test_goldens.py"
+CONTRACT = "tests/contract/test_ledger.py"
+BUDGET = "tests/laws/test_budget.py"
+
+SABOTAGES = (
+    Sabotage(
+        "cost-zero",
+        "every cost is 0",
+        FIRST,
+        (
+            ("pricing/card.py", "        pico += amount\n    fee =", "        pico += 0\n    fee ="),
+            ("booking.py", 'if cost.status in {"priced", "reported"} and not cost.pico:', "if False:"),
+            ("ledger/schema.py", "CHECK(status NOT IN ('priced', 'reported') OR kind <> 'call' OR cost_pico > 0),", ""),
+        ),
+    ),
+    Sabotage(
+        "price-zero",
+        "output tokens cost nothing",
+        GOLDENS,
+        (
+            (
+                "pricing/catalogue.py",
+                '    "output_text": ("output_mtok",),',
+                '    "output_text": ("output_audio_mtok",),',
+            ),
+            (
+                "pricing/card.py",
+                "        if rate is None:\n",
+                "        if rate is None and name == 'output_text':\n            continue\n        if rate is None:\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "bucket-dropped",
+        "reasoning tokens vanish",
+        GOLDENS,
+        (("usage/openai.py", '        counts.put("output_reasoning", reasoning)\n', ""),),
+    ),
+    Sabotage(
+        "cached-as-fresh",
+        "cached tokens are priced as fresh ones",
+        FIRST,
+        (
+            (
+                "usage/openai.py",
+                '    counts.put("cache_read", cached_text)',
+                '    counts.put("input_uncached", cached_text)',
+            ),
+        ),
+    ),
+    Sabotage(
+        "raise-error-forgotten",
+        "the handler's exceptions are swallowed",
+        REFUSAL,
+        (("langchain/handler.py", "    raise_error = True\n", ""),),
+    ),
+    Sabotage(
+        "start-ignored",
+        "start events are ignored: nothing is checked before sending",
+        REFUSAL,
+        (("langchain/handler.py", "        if not targets or str(run_id) in self._ongoing:", "        if True:"),),
+    ),
+    Sabotage(
+        "settle-commits-nothing",
+        "the settle is rolled back",
+        FIRST,
+        (
+            (
+                "ledger/connection.py",
+                '                        yield conn\n                        conn.execute("COMMIT")',
+                '                        yield conn\n                        conn.execute("ROLLBACK" if full is False and self.settling else "COMMIT")',
+            ),
+            (
+                "ledger/connection.py",
+                "        self._closed = False\n",
+                "        self._closed = False\n        self.settling = False\n",
+            ),
+            (
+                "ledger/sqlite.py",
+                "        with self._connection.write(full=self._full) as conn:\n            return",
+                "        self._connection.settling = True\n        with self._connection.write(full=self._full) as conn:\n            return",
+            ),
+        ),
+    ),
+    Sabotage(
+        "balance-not-moved",
+        "the entry is written and the balance stays",
+        CONTRACT,
+        (("ledger/statements.py", "    spent = spent + MAX(CASE unit", "    spent = spent + 0 * MAX(CASE unit"),),
+    ),
+    Sabotage(
+        "hold-never-released",
+        "a failed call's hold stays for ever",
+        OUTCOMES,
+        (("meter.py", "            self.ledger.release(opened.call.id)\n", "            pass\n"),),
+    ),
+    Sabotage(
+        "hold-released-twice",
+        "closing a hold takes it off the balance twice",
+        CONTRACT,
+        (
+            (
+                "ledger/statements.py",
+                "UPDATE balance SET held = held - part.amount,",
+                "UPDATE balance SET held = MAX(held - 2 * part.amount, 0),",
+            ),
+        ),
+    ),
+    Sabotage(
+        "comparison-turned",
+        "the limit is compared the wrong way round",
+        CONTRACT,
+        (("ledger/statements.py", "       OR (spent + held < want.lim\n", "       OR (spent + held > want.lim\n"),),
+    ),
+    Sabotage(
+        "no-text-models",
+        "the handler lacks on_llm_start: text models are not seen",
+        FIRST,
+        (("langchain/handler.py", "    def on_llm_start(", "    def on_llm_start_("),),
+    ),
+    Sabotage(
+        "tracking-off",
+        "an environment variable turns tracking off",
+        FIRST,
+        (
+            (
+                "langchain/handler.py",
+                "        runs = current_runs()\n        targets",
+                '        import os\n        if os.environ.get("PYTEST_CURRENT_TEST"):\n            return\n        runs = current_runs()\n        targets',
+            ),
+        ),
+    ),
+    Sabotage(
+        "event-never-fired",
+        "listeners are never told",
+        OUTCOMES,
+        (("meter.py", "        for listener in self._listeners:\n", "        for listener in ():\n"),),
+    ),
+    Sabotage(
+        "raised-before-commit",
+        "the crossing is raised and the call is never booked",
+        OUTCOMES,
+        (
+            (
+                "meter.py",
+                "        try:\n            settled = self.ledger.settle(posting, keys=keys, scopes=opened.scopes)\n",
+                '        for item in opened.admission.attached:\n            if item.budget.at_limit == "raise" and (posting.booked_pico or 0) > item.budget.limit:\n                raise BudgetExceeded("too early", response=outcome.response)\n        try:\n            settled = self.ledger.settle(posting, keys=keys, scopes=opened.scopes)\n',
+            ),
+        ),
+    ),
+    Sabotage(
+        "duplicate-booked",
+        "a second settle of one call is booked again",
+        CONTRACT,
+        (
+            (
+                "ledger/sqlite.py",
+                '        key = f"{posting.kind}:{posting.call.id}"\n',
+                '        import uuid\n        key = f"{posting.kind}:{posting.call.id}:{uuid.uuid4()}"\n',
+            ),
+        ),
+    ),
+    Sabotage(
+        "window-never-rolls",
+        "a new day goes on with yesterday's balance",
+        BUDGET,
+        (("budget.py", '        return f"{local:%Y-%m-%d}"', '        return f"{local:%Y-%m}"'),),
+    ),
+    Sabotage(
+        "estimate-zero",
+        "nothing is held before a call: parallel calls all pass",
+        PARALLEL,
+        (("admission.py", "    return estimate.usd_pico\n", "    return 0\n"),),
+    ),
+    Sabotage(
+        "unpriced-passes",
+        "a model without a price is sent under a USD budget",
+        OUTCOMES,
+        (("admission.py", 'and policy.on_unpriced == "refuse":', 'and policy.on_unpriced == "never":'),),
+    ),
+    Sabotage(
+        "missing-usage-free",
+        "an answer without usage is booked at nothing",
+        OUTCOMES,
+        (
+            (
+                "booking.py",
+                '    return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)',
+                '    return replace(posting, status="free", cost=replace(cost, pico=0), booked_pico=0, booked_tokens=0)',
+            ),
+        ),
+    ),
+    Sabotage(
+        "closed-stream-free",
+        "a stream closed early gives its hold back",
+        OUTCOMES,
+        (
+            (
+                "langchain/failures.py",
+                "    if seen or partial.usage is not None:\n",
+                '    if seen or partial.usage is not None:\n        return Failure(outcome=None, reason="cut")\n    if seen:\n',
+            ),
+        ),
+    ),
+    Sabotage(
+        "choices-summed",
+        "n=2 is charged once for each choice",
+        FIRST,
+        (
+            (
+                "langchain/extract.py",
+                '        return None if usage is None else usage.with_units(_tool_units(message))\n    raw = metadata.get("usage")',
+                '        return None if usage is None else usage.with_units({k: v * (choices - 1) for k, v in usage.buckets.items()})\n    raw = metadata.get("usage")',
+            ),
+        ),
+    ),
+    Sabotage(
+        "refusal-latch-lost",
+        "a used-up balance admits a call that holds nothing",
+        CONTRACT,
+        (("ledger/statements.py", "       OR (spent + held < want.lim\n", "       OR (spent + held <= want.lim\n"),),
+    ),
+    Sabotage(
+        "tier-ignored",
+        "priority is billed at the standard price",
+        FIRST,
+        (("pricing/catalogue.py", '        context["service_tier"] = tier\n', "        pass\n"),),
+    ),
+)
