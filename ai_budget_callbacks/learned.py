@@ -6,11 +6,11 @@ Staleness changes the size of a hold, never the check.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.pricing.estimate import (
     ENOUGH_SAMPLES,
     FRAMING_PER_MESSAGE,
@@ -35,7 +35,7 @@ class Samples:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._loaded: dict[tuple[str, str], float] = {}
         self._outputs: dict[tuple[str, str, str | None], deque[int]] = {}
         self._ratio: dict[tuple[str, str], tuple[int, int]] = {}

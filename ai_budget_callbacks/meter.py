@@ -6,10 +6,11 @@ anything is raised. Framework adapters know `Call`, `Outcome` and `Meter`, nothi
 
 from __future__ import annotations
 
+import atexit
 import logging
-import threading
 import time
 import uuid
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,7 @@ from ai_budget_callbacks.events import (
 )
 from ai_budget_callbacks.learned import Samples
 from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Posting, Query, Settled, open_ledger
+from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.money import pico_from_usd, usd_decimal
 from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.pricing.estimate import Learned
@@ -57,6 +59,7 @@ __all__ = ["BalanceView", "Meter", "OpenCall", "Outcome"]
 log = logging.getLogger("ai_budget_callbacks")
 
 _CLOSED_RUNS = 10_000
+_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 _WARN_EVERY_S = 60.0
 
 
@@ -134,7 +137,7 @@ class Meter:
         self.ledger = open_ledger(str(ledger) if ledger is not None else default_ledger(), durability=durability)
         self.register(self._attached)
         self._samples = Samples(self.ledger)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._closed_runs: OrderedDict[str, Refusal] = OrderedDict()
         self._unpriced: set[tuple[str, str]] = set()
         self._warned: set[tuple[BalanceKey, str]] = set()
@@ -142,6 +145,7 @@ class Meter:
         self._spool: list[tuple[Posting, tuple[BalanceKey, ...], tuple[str, ...]]] = []
         self._shut = False
         self.ledger.sweep(datetime.now(UTC))
+        _meters.add(self)
 
     @property
     def closed(self) -> bool:
@@ -194,7 +198,7 @@ class Meter:
         budgets = (*self._attached, *extra)
         try:
             self._refuse_closed(call)
-            self._replay()
+            self.replay()
             admission = admit(call, budgets, self.prices, self.policy, self._samples.learned)
             self._note_unpriced(call, admission)
             opened = self._hold(call, admission, self._scopes(scopes))
@@ -402,7 +406,7 @@ class Meter:
 
     def summary(self, *, run: str | None = None, since: datetime | None = None) -> Summary:
         """What this meter saw in this process; with `run` or `since`, what the whole ledger has of them."""
-        self._replay()
+        self.replay()
         everything = run is not None or since is not None
         return summarise(self.entries(run=run, since=since, scope=None if everything else self.id))
 
@@ -410,13 +414,13 @@ class Meter:
         """Write what is still spooled and close the ledger. Later starts raise `ConfigError`."""
         if self._shut:
             return
-        self._replay()
+        self.replay()
         self._shut = True
         self.ledger.close()
 
     # -- small parts
 
-    def _replay(self) -> None:
+    def replay(self) -> None:
         """Write settles that could not be written before; by key, so that none is written twice."""
         while self._spool:
             posting, keys, scopes = self._spool[0]
@@ -485,3 +489,10 @@ def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
     raise ConfigError(
         f"{what} must be {', '.join(map(repr, words))} or a positive USD amount such as '0.05', not {value!r}."
     )
+
+
+@atexit.register
+def _write_what_is_left() -> None:
+    """One last try for settles that could not be written; what fails now is swept as unknown by the next process."""
+    for meter in list(_meters):
+        meter.replay()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, LedgerError, PriceUnknown, Refusal
+from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.report import summarise
 
@@ -43,7 +44,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 _runs: ContextVar[tuple[Run, ...]] = ContextVar("ai_budget_runs", default=())
-_state_lock = threading.RLock()
+_state_lock = ForkSafeLock()
 _installed: Meter | None = None
 _default: Meter | None = None
 
@@ -253,6 +254,8 @@ class _Live:
 
 
 _live: dict[str, _Live] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_live.clear)  # calls in flight at a fork are the parent's to end
 
 
 def begin(call: Call, target: Target, runs: tuple[Run, ...]) -> OpenCall:

@@ -8,7 +8,6 @@ here depends on a ContextVar it sets itself.
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
 from ai_budget_callbacks.langchain.failures import judge
 from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
 from ai_budget_callbacks.langchain.tree import RunTree
+from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
 from ai_budget_callbacks.report import summarise
@@ -73,7 +73,7 @@ class CaptureHandler(BaseCallbackHandler):
         self._tree = RunTree()
         self._ongoing: dict[str, _Ongoing] = {}
         self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._hosts_named: set[str] = set()
 
     def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:

@@ -6,9 +6,10 @@ here; LangChain calls do not nest.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Any
+
+from ai_budget_callbacks.locks import ForkSafeLock
 
 __all__ = ["Node", "RunTree"]
 
@@ -40,7 +41,7 @@ class RunTree:
 
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def start(
         self,

@@ -20,6 +20,7 @@ import portalocker
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # the same module sqlite-utils uses, which may be pysqlite3
 
 from ai_budget_callbacks.errors import LedgerError
+from ai_budget_callbacks.locks import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ _PRAGMAS = (
 _TRY_LOCK = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_connections_lock = ForkSafeLock()
 _abandoned: list[Any] = []  # inherited connections of a forked child: never used, never closed
 
 
@@ -64,7 +66,8 @@ class Connection:
         self._closed = False
         with self.lock:
             self._open()
-        _connections.add(self)
+        with _connections_lock:
+            _connections.add(self)
 
     @contextmanager
     def write(self, *, full: bool = False) -> Iterator[Any]:
@@ -228,13 +231,8 @@ class Connection:
 
     # -- forks
 
-    def _before_fork(self) -> None:
-        self.lock.acquire()
-
-    def _after_fork_in_parent(self) -> None:
-        self.lock.release()
-
-    def _after_fork_in_child(self) -> None:
+    def start_over(self) -> None:
+        """In a forked child: never touch the inherited connection, not even to close it; open another when needed."""
         self.lock = threading.RLock()
         if self.memory:
             self._pid = os.getpid()  # a copy of its own, without file locks
@@ -247,20 +245,30 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _fork_hook(name: str) -> Callable[[], None]:
-    def run() -> None:
-        for connection in sorted(_connections, key=id):
-            getattr(connection, name)()
+_frozen: list[Connection] = []  # connections locked for the fork that is under way
 
-    return run
+
+def _before_fork() -> None:
+    with _connections_lock:
+        _frozen[:] = sorted(_connections, key=id)
+    for connection in _frozen:
+        connection.lock.acquire()  # no fork inside anybody's transaction
+
+
+def _after_fork_in_parent() -> None:
+    for connection in _frozen:
+        connection.lock.release()
+    _frozen.clear()
+
+
+def _after_fork_in_child() -> None:
+    for connection in _frozen:
+        connection.start_over()
+    _frozen.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_fork_hook("_before_fork"),
-        after_in_parent=_fork_hook("_after_fork_in_parent"),
-        after_in_child=_fork_hook("_after_fork_in_child"),
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def explain(error: BaseException, path: str) -> str:

@@ -294,18 +294,22 @@ class SqliteLedger:
 
     def entries(self, query: Query) -> Iterator[Entry]:
         """See `Ledger.entries`."""
-        conditions, values = ["1"], []
-        for condition, value in (
-            ("id IN (SELECT entry FROM entry_scope WHERE scope = ?)", query.scope),
-            ("run_id = ?", query.run),
-            ("at >= ?", query.since and iso(query.since)),
-            ("at < ?", query.until and iso(query.until)),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                values.append(value)
+        conditions = {
+            "scope": "id IN (SELECT entry FROM entry_scope WHERE scope = :scope)",
+            # a track() block inside another is a scope, not a run id
+            "run": "(run_id = :run OR id IN (SELECT entry FROM entry_scope WHERE scope = :run))",
+            "since": "at >= :since",
+            "until": "at < :until",
+        }
+        values = {
+            "scope": query.scope,
+            "run": query.run,
+            "since": None if query.since is None else iso(query.since),
+            "until": None if query.until is None else iso(query.until),
+        }
+        where = " AND ".join(text for name, text in conditions.items() if values[name] is not None) or "true"
         tail = "" if query.last is None else f" ORDER BY id DESC LIMIT {int(query.last)}"
-        statement = f"SELECT * FROM (SELECT * FROM entry WHERE {' AND '.join(conditions)}{tail}) ORDER BY id"
+        statement = f"SELECT * FROM (SELECT * FROM entry WHERE {where}{tail}) ORDER BY id"
         with self._connection.read() as conn:
             cursor = conn.execute(statement, values)
             rows = [_mapping(conn, row, cursor) for row in cursor.fetchall()]

@@ -72,10 +72,8 @@ _ENTRY_COLUMNS = (
     "adjusts, metadata, usage, raw_usage, input_tokens, output_tokens, text_bytes, cost_usd, amounts, flags, lines, "
     "source, content"
 )
-INSERT_ENTRY = (
-    f"INSERT INTO entry({_ENTRY_COLUMNS}) VALUES({', '.join('?' * len(_ENTRY_COLUMNS.split(',')))}) "
-    "ON CONFLICT(key) DO NOTHING"
-)
+_PLACES = ", ".join("?" * len(_ENTRY_COLUMNS.split(",")))
+INSERT_ENTRY = f"INSERT INTO entry({_ENTRY_COLUMNS}) VALUES({_PLACES}) ON CONFLICT(key) DO NOTHING"
 INSERT_SCOPE = "INSERT OR IGNORE INTO entry_scope(scope, entry) VALUES(?, ?)"
 FIND_ENTRY = "SELECT * FROM entry WHERE key = ?"
 ENTRY_SCOPES = "SELECT scope FROM entry_scope WHERE entry = ?"
