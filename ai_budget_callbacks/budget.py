@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
@@ -21,8 +21,6 @@ from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.money import INT64_MAX, exact_decimal, pico_from_usd, usd_decimal, usd_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ai_budget_callbacks.usage import Call
 
 __all__ = [
@@ -91,6 +89,10 @@ class Budget:
     def __post_init__(self) -> None:
         """Check everything now, so that no mistake is found in production by money running out."""
         unit, limit = _read_limit(self)
+        if not isinstance(self.by, (str, tuple, list)):
+            raise ConfigError(f"by must be a field or a tuple of fields, not {self.by!r}.")
+        if self.match is not None and not isinstance(self.match, Mapping):
+            raise ConfigError(f"match must be a mapping such as {{'model': 'gpt-5*'}}, not {self.match!r}.")
         by = (self.by,) if isinstance(self.by, str) else tuple(self.by)
         for name in by:
             _check_field(name, "by")
@@ -108,7 +110,7 @@ class Budget:
             )
         if self.name is not None and (not isinstance(self.name, str) or not self.name.strip() or "@" in self.name):
             raise ConfigError(f"Budget name must be a non-empty text without '@', not {self.name!r}.")
-        if self.at_limit not in {"refuse", "raise", "warn"}:
+        if self.at_limit not in ("refuse", "raise", "warn"):
             raise ConfigError(f'at_limit must be "refuse", "raise" or "warn", not {self.at_limit!r}.')
         _zone(self.tz)
         put = object.__setattr__
@@ -184,10 +186,9 @@ def _check_field(name: object, where: str) -> None:
         )
 
 
-@lru_cache(maxsize=64)
 def _zone(name: str) -> ZoneInfo:
     try:
-        return ZoneInfo(name)
+        return ZoneInfo(name)  # zoneinfo keeps its own cache
     except Exception as error:  # zoneinfo raises KeyError, ValueError, OSError or TypeError by kind of nonsense
         raise ConfigError(f"Unknown time zone tz={name!r}; use an IANA name such as 'Europe/Berlin'.") from error
 
@@ -219,22 +220,18 @@ def window_end(budget: Budget, at: datetime) -> datetime | None:
     zone = _zone(budget.tz)
     local = at.astimezone(zone)
     if budget.per == "hour":
-        end = local.replace(minute=0, second=0, microsecond=0).astimezone(UTC) + timedelta(hours=1)
-        return _first_change(budget, at, end).astimezone(zone)
+        return _first_change(budget, at).astimezone(zone)
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if budget.per == "day":
         return midnight + timedelta(days=1)  # wall-clock arithmetic: the next local midnight, 23 to 25 hours on
     return midnight.replace(day=1, month=local.month % 12 + 1, year=local.year + local.month // 12)
 
 
-def _first_change(budget: Budget, at: datetime, latest: datetime) -> datetime:
-    """An hour window that a zone change cuts short ends at the change; found to the minute."""
+def _first_change(budget: Budget, at: datetime) -> datetime:
+    """The first minute with another key: zone changes cut hours short, or repeat half of one (Lord Howe)."""
     key = window_key(budget, at, "")
-    at = at.astimezone(UTC)
-    step = at.replace(second=0, microsecond=0)
-    if window_key(budget, latest - timedelta(microseconds=1), "") == key:
-        return latest
-    while step < latest and window_key(budget, max(step, at), "") == key:
+    step = at.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+    while window_key(budget, step, "") == key:
         step += timedelta(minutes=1)
     return step
 

@@ -41,6 +41,9 @@ class AIBudgetError(Exception):
         super().__init__(message)
         self.message = message
 
+    def __copy__(self) -> Self:
+        return _rebuild(type(self), self.message, self.__dict__)  # type: ignore[return-value]
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would call cls(*args) and lose keyword-only state; an unpicklable response must
         # not break a process pool (facts: an exception that does not unpickle breaks the whole pool).

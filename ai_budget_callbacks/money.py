@@ -6,7 +6,7 @@ looks at the caller's decimal context (a context with `prec=6` rounds other libr
 
 from __future__ import annotations
 
-from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
+from decimal import Decimal, InvalidOperation
 
 from ai_budget_callbacks.errors import ConfigError
 
@@ -14,7 +14,6 @@ __all__ = ["INT64_MAX", "PICO", "pico_from_usd", "usd_decimal", "usd_text"]
 
 PICO = 10**12
 INT64_MAX = 2**63 - 1
-_EXACT = Context(prec=60, traps=[Inexact, InvalidOperation], Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def exact_decimal(value: object, *, what: str) -> Decimal:
@@ -45,11 +44,11 @@ def pico_from_usd(value: object, *, what: str) -> int:
         ConfigError: Not a finite number, finer than 1e-12 USD, or beyond about 9.2 million USD (int64).
     """
     number = exact_decimal(value, what=what)
-    if abs(number.adjusted()) > 40:  # noqa: PLR2004 - far outside int64; keeps the power below small
+    if abs(number.adjusted()) > 40:  # noqa: PLR2004 - far outside int64; keeps the integers below small
         raise ConfigError(f"{what} is out of range: {value!r} USD.")
-    scaled = _EXACT.scaleb(number, 12)
-    whole = int(scaled)
-    if scaled != whole:
+    top, bottom = number.as_integer_ratio()
+    whole, rest = divmod(top * PICO, bottom)
+    if rest:
         raise ConfigError(f"{what} is finer than 1e-12 USD: {value!r}.")
     if abs(whole) > INT64_MAX:
         raise ConfigError(f"{what} is beyond what one balance can hold (9223372.036854775807 USD): {value!r}.")

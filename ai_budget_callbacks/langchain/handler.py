@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -50,7 +51,7 @@ class _Ongoing:
     call: Call
     opened: list[tuple[Meter, OpenCall]]
     hidden_reasoning: bool
-    batch: bool
+    batch: Any  # the parameters object that all prompts of one `generate` share, or None for a single prompt
     chunks_with_usage: int = 0
     last_usage: Any = None
     prompt: Any = field(default=None, repr=False)
@@ -66,6 +67,8 @@ class CaptureHandler(BaseCallbackHandler):
     """What both handlers share: from LangChain's events to calls. `targets()` says which meters count them."""
 
     raise_error = True
+    # Never False: `AsyncCallbackManager.on_llm_start` does not tell non-inline handlers of text models when any other
+    # handler is inline (langchain-core 1.8.3), and a limit that is not told does not hold.
     run_inline = True
 
     def __init__(self) -> None:
@@ -75,6 +78,7 @@ class CaptureHandler(BaseCallbackHandler):
         self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
         self._lock = ForkSafeLock()
         self._hosts_named: set[str] = set()
+        self._refused_batches: deque[tuple[Any, AIBudgetError]] = deque(maxlen=64)
 
     def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
         """Meters that count a call made under these `track()` blocks."""
@@ -194,17 +198,38 @@ class CaptureHandler(BaseCallbackHandler):
             runs=runs,
         )
         hidden = asks_reasoning(params) or reasons_out_of_sight(call.provider, call.model)
-        ongoing = _Ongoing(call, [], hidden, (kwargs.get("batch_size") or 1) > 1)
+        batch = params if (kwargs.get("batch_size") or 1) > 1 else None
+        ongoing = _Ongoing(call, [], hidden, batch)
         try:
+            self._refuse_rest_of(batch)
             for target in targets:
                 ongoing.opened.append((target.meter, begin(call, target, runs)))
         except AIBudgetError as error:
             if isinstance(error, Refusal):
                 self.note(error)
+            if batch is not None:
+                self._take_back(batch, error)
             raise adapted(error) from None
         if any(target.meter.store_content for target in targets):
             ongoing.prompt = [getattr(message, "content", message) for message in messages]
         self._ongoing[call.id] = ongoing
+
+    def _refuse_rest_of(self, batch: Any) -> None:
+        """A prompt of a `generate` was refused, so none of them is sent; later prompts need not ask."""
+        for refused, error in self._refused_batches:
+            if refused is batch and batch is not None:
+                raise error
+
+    def _take_back(self, batch: Any, error: AIBudgetError) -> None:
+        """Prompts of one `generate` are announced one by one and sent together: a refused one stops all."""
+        self._refused_batches.append((batch, error))
+        for sibling in self._siblings(batch):
+            self._finish(sibling, None, "another prompt of the same generate() was refused: nothing was sent")
+
+    def _siblings(self, batch: Any) -> list[_Ongoing]:
+        with self._lock:
+            keys = [key for key, item in self._ongoing.items() if item.batch is batch]
+            return [self._ongoing.pop(key) for key in keys]
 
     def _provider(self, meter: Meter, serialized: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         url = base_url(serialized)
@@ -234,7 +259,7 @@ class CaptureHandler(BaseCallbackHandler):
         ongoing = self._pop(run_id)
         if ongoing is None:
             return
-        if ongoing.batch and counted_elsewhere(response):
+        if ongoing.batch is not None and counted_elsewhere(response):
             self._finish(ongoing, None, "counted with the first prompt of its batch: one response")
         else:
             outcome = outcome_of(
@@ -280,7 +305,19 @@ class CaptureHandler(BaseCallbackHandler):
         if first is not None:
             if isinstance(first, Refusal):
                 self.note(first)
+            self._lose_siblings(ongoing)
             raise adapted(first) from None
+
+    def _lose_siblings(self, ongoing: _Ongoing) -> None:
+        """A raise at one prompt's end costs the other prompts of a sync `generate` their end events, though paid."""
+        if ongoing.batch is None:
+            return
+        unknown = Outcome(kind="unknown", reason="paid; its end event was lost when another prompt's end raised")
+        for sibling in self._siblings(ongoing.batch):
+            self._late[sibling.call.id] = sibling
+            for meter, opened in sibling.opened:
+                with suppress(AIBudgetError):
+                    finish(opened, meter, unknown)
 
 
 def _with_content(outcome: Outcome, prompt: Any, response: Any) -> Outcome:
@@ -324,8 +361,6 @@ class BudgetCallbackHandler(CaptureHandler):
         self._targets = (Target(meter=self.meter, extra=self._attached, scopes=(self.id,)),)
         self._refusal: Refusal | None = None
         self._closed = False
-        # a settle that waits for the disk must not block an event loop
-        self.run_inline = self.meter.durability == "process"
 
     def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
         """This handler's own meter, whatever blocks are around."""

@@ -128,12 +128,18 @@ def entry_fields(posting: Posting, *, kind: str, booked_pico: int | None, adjust
         "adjusts": adjusts,
         "flags": () if usage is None else usage.flags,
         "lines": () if cost is None else tuple(map(_line, cost.lines)),
-        "source": None if source is None else source.to_dict() | {"reader": None if usage is None else usage.reader},
+        "source": None if source is None else source.to_dict(),
     }
 
 
 def row_of(
-    fields: Mapping[str, Any], *, key: str, amounts: Mapping[int, int], text_bytes: int, content: str | None
+    fields: Mapping[str, Any],
+    *,
+    key: str,
+    amounts: Mapping[int, int],
+    held: Mapping[int, int],
+    text_bytes: int,
+    content: str | None,
 ) -> tuple[Any, ...]:
     """Column values in the order of INSERT_ENTRY."""
     usage: Usage | None = fields["usage"]
@@ -151,6 +157,8 @@ def row_of(
         text_bytes,
         None if pico is None else usd_text(pico),
         dumps(dict(amounts)),
+        dumps(dict(held)),
+        None if usage is None else usage.reader,
         dumps(fields["flags"]) if fields["flags"] else None,
         dumps(fields["lines"]) if fields["lines"] else None,
         None if fields["source"] is None else dumps(fields["source"]),
@@ -176,7 +184,7 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
     if row["usage"] is not None:
         usage = Usage(
             buckets=MappingProxyType(orjson.loads(row["usage"])),
-            reader=(source or {}).get("reader") or "counted",
+            reader=row["reader"] or "counted",
             raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
             flags=flags,
             terms=Terms(),

@@ -48,8 +48,8 @@ def m001_books(db: Database) -> None:
              metadata TEXT, usage TEXT, raw_usage TEXT,
              input_tokens INTEGER, output_tokens INTEGER, text_bytes INTEGER,
              cost_pico INTEGER, cost_usd TEXT, booked_pico INTEGER, booked_tokens INTEGER NOT NULL,
-             amounts TEXT NOT NULL, adjusts INTEGER REFERENCES entry(id),
-             flags TEXT, lines TEXT, source TEXT, content TEXT,
+             amounts TEXT NOT NULL, held TEXT NOT NULL, adjusts INTEGER REFERENCES entry(id),
+             reader TEXT, flags TEXT, lines TEXT, source TEXT, content TEXT,
              CHECK((kind = 'adjustment') = (adjusts IS NOT NULL)),
              -- a priced answer that costs nothing is the fault this package exists to catch
              CHECK(status NOT IN ('priced', 'reported') OR kind <> 'call' OR cost_pico > 0),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ai_budget_callbacks.budget import BalanceKey
+from ai_budget_callbacks.budget import BalanceKey, amount_text
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.ledger import Balance, Entry, Hold, NoRoom, Posting, Settled
 from ai_budget_callbacks.ledger import owner as owners
@@ -41,8 +40,7 @@ class SqliteLedger:
     def __init__(self, path: str, *, durability: str = "process") -> None:
         self._connection = Connection(path, migrate)
         self._full = durability == "power"
-        self._ids: dict[BalanceKey, int] = {}  # ids and units of balances never change
-        self._units: dict[int, str] = {}
+        self._ids: dict[BalanceKey, int] = {}  # a balance's id never changes
 
     @property
     def url(self) -> str:
@@ -74,8 +72,8 @@ class SqliteLedger:
                 if row[1] != budget.limit:
                     conn.execute("UPDATE budget SET last_limit = ? WHERE key = ?", (budget.limit, item.key))
                     notes.append(
-                        f"The limit of budget {budget.name!r} changed from {budget.amount(row[1])} to "
-                        f"{budget.amount(budget.limit)} {budget.unit}; what was spent stays spent."
+                        f"The limit of budget {budget.name!r} changed from {amount_text(budget.unit, row[1])} to "
+                        f"{amount_text(budget.unit, budget.limit)}; what was spent stays spent."
                     )
         return notes
 
@@ -84,25 +82,28 @@ class SqliteLedger:
     def reserve(self, claim: Claim) -> Hold:
         """See `Ledger.reserve`."""
         with self._connection.write() as conn:
-            ids = {self._balance_id(conn, want.key): want for want in claim.wants}
+            ids = self._find(conn, claim.wants)
             row = conn.execute(sql.OPEN_HOLD, (claim.call.id,)).fetchone()
-            if row is not None:
-                return self._merge(conn, claim, ids, row)
-            amounts = self._take(conn, ids)
-            conn.execute(
-                sql.INSERT_HOLD,
-                {
-                    "call_id": claim.call.id,
-                    "amounts": dumps(amounts),
-                    "scopes": dumps(claim.scopes),
-                    "call": call_json(claim.call),
-                    "estimate_pico": claim.estimate_pico,
-                    "estimate_tokens": claim.estimate_tokens,
-                    "owner": owners.me(),
-                    "opened_at": iso(claim.call.started_at),
-                    "expires_at": iso(claim.expires_at),
-                },
-            )
+            hold = self._open(conn, claim, ids) if row is None else self._merge(conn, claim, ids, row)
+        self._remember(hold.keys)
+        return hold
+
+    def _open(self, conn: Any, claim: Claim, ids: dict[int, Want]) -> Hold:
+        amounts = self._take(conn, ids)
+        conn.execute(
+            sql.INSERT_HOLD,
+            {
+                "call_id": claim.call.id,
+                "amounts": dumps(amounts),
+                "scopes": dumps(claim.scopes),
+                "call": call_json(claim.call),
+                "estimate_pico": claim.estimate_pico,
+                "estimate_tokens": claim.estimate_tokens,
+                "owner": owners.me(),
+                "opened_at": iso(claim.call.started_at),
+                "expires_at": iso(claim.expires_at),
+            },
+        )
         return _hold(claim, ids, amounts, claim.scopes)
 
     def _merge(self, conn: Any, claim: Claim, ids: dict[int, Want], row: Any) -> Hold:
@@ -130,10 +131,20 @@ class SqliteLedger:
             if conn.execute(sql.RESERVE, row).rowcount == 1:
                 held[balance] = want.amount
             elif want.floor is not None and conn.execute(sql.RESERVE_REST, row).rowcount == 1:
-                held[balance] = conn.execute(sql.STATE, (balance,)).fetchone()[1]
+                held[balance] = conn.execute(sql.STATE, (balance,)).fetchone()[2]
             else:
-                raise NoRoom(want, *conn.execute(sql.STATE, (balance,)).fetchone())
+                raise NoRoom(want, *conn.execute(sql.STATE, (balance,)).fetchone()[1:])
         return held
+
+    def _find(self, conn: Any, wants: Sequence[Want]) -> dict[int, Want]:
+        """Wants by balance id; of two that name one balance (a budget attached twice) the stricter holds."""
+        ids: dict[int, Want] = {}
+        for want in wants:
+            balance = self._balance_id(conn, want.key)
+            other = ids.get(balance)
+            if other is None or other.limit is None or (want.limit is not None and want.limit < other.limit):
+                ids[balance] = want
+        return ids
 
     def _balance_id(self, conn: Any, key: BalanceKey) -> int:
         known = self._ids.get(key)
@@ -143,12 +154,14 @@ class SqliteLedger:
         row = conn.execute(sql.FIND_BALANCE, where).fetchone()
         if row is None:
             conn.execute(sql.MAKE_BALANCE, (key.budget, key.unit, key.window, key.scope))
-            # not remembered yet: this transaction may roll back and take the row with it
-            return int(conn.execute(sql.FIND_BALANCE, where).fetchone()[0])
+            row = conn.execute(sql.FIND_BALANCE, where).fetchone()
+        return int(row[0])
+
+    def _remember(self, keys: Mapping[int, BalanceKey]) -> None:
+        """Keep ids of balances once they are committed: a transaction that rolls back takes new rows with it."""
         if len(self._ids) >= _KNOWN_BALANCES:
             self._ids.clear()
-        self._ids[key] = int(row[0])
-        return int(row[0])
+        self._ids.update({key: balance for balance, key in keys.items()})
 
     def release(self, call_id: str) -> bool:
         """See `Ledger.release`."""
@@ -194,14 +207,16 @@ class SqliteLedger:
                     booked_tokens=tokens,
                     keep_hold=True,
                 )
-                written.append(self._close(conn, posting).entry)
+                settled = self._close(conn, posting)
+                if settled.fresh:
+                    written.append(settled.entry)
         return written
 
     def _close(
         self, conn: Any, posting: Posting, keys: Sequence[BalanceKey] = (), scopes_if_none: Sequence[str] = ()
     ) -> Settled:
         key = f"{posting.kind}:{posting.call.id}"
-        row = conn.execute(sql.CLOSE_HOLD, (posting.call.id,)).fetchone()
+        row = conn.execute(sql.CLOSE_HOLD, (posting.call.id,)).fetchone() if posting.kind == "call" else None
         earlier = conn.execute(sql.FIND_ENTRY, (key,)).fetchone()
         if earlier is not None:
             if row is not None:  # a second hold of a call that was already booked: give it back, book nothing
@@ -216,25 +231,15 @@ class SqliteLedger:
         moved: dict[int, tuple[int, int]] = {}
         usd: list[int] = []
         for balance, amount in held.items():
-            unit = self._unit(conn, balance)
+            unit, spent, _ = conn.execute(sql.STATE, (balance,)).fetchone()
             added = _booked(posting, unit, amount)
             conn.execute(sql.SETTLE, {"id": balance, "held": amount, "added": added})
-            moved[balance] = (added, conn.execute(sql.STATE, (balance,)).fetchone()[0])
+            moved[balance] = (added, spent + added)
             if unit == "usd":
                 usd.append(added)
         fields = entry_fields(posting, kind=posting.kind, booked_pico=_booked_pico(posting, usd), adjusts=None)
-        booked = {balance: added for balance, (added, _) in moved.items()}
-        entry = self._insert(conn, posting, fields, key, booked, scopes)
+        entry = self._insert(conn, posting, fields, key=key, moved=moved, held=held, scopes=scopes)
         return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved))
-
-    def _unit(self, conn: Any, balance: int) -> str:
-        unit = self._units.get(balance)
-        if unit is None:
-            unit = str(conn.execute(sql.UNIT, (balance,)).fetchone()[0])
-            if len(self._units) >= _KNOWN_BALANCES:
-                self._units.clear()
-            self._units[balance] = unit
-        return unit
 
     def _again(self, conn: Any, posting: Posting, earlier: Mapping[str, Any]) -> Settled:
         """A settle whose entry exists: a duplicate, or the truth about a call that was swept as unknown."""
@@ -244,18 +249,21 @@ class SqliteLedger:
         known = conn.execute(sql.FIND_ENTRY, (late,)).fetchone()
         if known is not None:
             return Settled(entry=entry_of(_mapping(conn, known)), fresh=False)
-        truth = replace(posting, keep_hold=False)
+        held = {int(balance): amount for balance, amount in orjson.loads(earlier["held"]).items()}
         moved: dict[int, tuple[int, int]] = {}
+        usd: list[int] = []
         for balance, before in orjson.loads(earlier["amounts"]).items():
-            delta = _booked(truth, self._unit(conn, int(balance)), 0) - before
-            conn.execute(sql.ADJUST, {"id": int(balance), "added": delta})
-            moved[int(balance)] = (delta, conn.execute(sql.STATE, (int(balance),)).fetchone()[0])
-        booked_pico = (posting.booked_pico or 0) - (earlier["booked_pico"] or 0)
+            unit, spent, _ = conn.execute(sql.STATE, (int(balance),)).fetchone()
+            truth = _booked(posting, unit, held.get(int(balance), 0))
+            conn.execute(sql.ADJUST, {"id": int(balance), "added": truth - before})
+            moved[int(balance)] = (truth - before, spent + truth - before)
+            if unit == "usd":
+                usd.append(truth)
+        booked_pico = (_booked_pico(posting, usd) or 0) - (earlier["booked_pico"] or 0)
         fields = entry_fields(posting, kind="adjustment", booked_pico=booked_pico, adjusts=earlier["id"])
         fields["booked_tokens"] = posting.booked_tokens - earlier["booked_tokens"]
         scopes = [row[0] for row in conn.execute(sql.ENTRY_SCOPES, (earlier["id"],)).fetchall()]
-        deltas = {balance: delta for balance, (delta, _) in moved.items()}
-        entry = self._insert(conn, posting, fields, late, deltas, scopes)
+        entry = self._insert(conn, posting, fields, key=late, moved=moved, held={}, scopes=scopes)
         return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved))
 
     def _insert(
@@ -263,12 +271,20 @@ class SqliteLedger:
         conn: Any,
         posting: Posting,
         fields: dict[str, Any],
+        *,
         key: str,
-        amounts: Mapping[int, int],
+        moved: Mapping[int, tuple[int, int]],
+        held: Mapping[int, int],
         scopes: Sequence[str],
     ) -> Entry:
-        text_bytes = posting.call.request.text_bytes
-        row = row_of(fields, key=key, amounts=amounts, text_bytes=text_bytes, content=posting.content)
+        row = row_of(
+            fields,
+            key=key,
+            amounts={balance: added for balance, (added, _) in moved.items()},
+            held=held,
+            text_bytes=posting.call.request.text_bytes,
+            content=posting.content,
+        )
         cursor = conn.execute(sql.INSERT_ENTRY, row)
         assert cursor.rowcount == 1, "the entry was looked for in this transaction and was not there"
         for scope in scopes:

@@ -24,13 +24,11 @@ __all__ = [
     "SAMPLES",
     "SETTLE",
     "STATE",
-    "UNIT",
 ]
 
 MAKE_BALANCE = "INSERT INTO balance(budget, unit, window_key, scope) VALUES(?, ?, ?, ?) ON CONFLICT DO NOTHING"
 FIND_BALANCE = "SELECT id FROM balance WHERE budget = ? AND window_key = ? AND scope = ?"
-STATE = "SELECT spent, held FROM balance WHERE id = ?"
-UNIT = "SELECT unit FROM balance WHERE id = ?"
+STATE = "SELECT unit, spent, held FROM balance WHERE id = ?"
 
 # A balance that stops admits a call when something is free and the amount fits. :lim is null for one that only warns.
 RESERVE = """
@@ -69,8 +67,8 @@ ADJUST = "UPDATE balance SET spent = spent + :added WHERE id = :id"
 _ENTRY_COLUMNS = (
     "key, kind, status, reason, at, started_at, call_id, framework, provider, model, requested_model, response_model, "
     "response_id, run_id, user, thread, agent, node, tool, tool_call_id, cost_pico, booked_pico, booked_tokens, "
-    "adjusts, metadata, usage, raw_usage, input_tokens, output_tokens, text_bytes, cost_usd, amounts, flags, lines, "
-    "source, content"
+    "adjusts, metadata, usage, raw_usage, input_tokens, output_tokens, text_bytes, cost_usd, amounts, held, "
+    "reader, flags, lines, source, content"
 )
 _PLACES = ", ".join("?" * len(_ENTRY_COLUMNS.split(",")))
 INSERT_ENTRY = f"INSERT INTO entry({_ENTRY_COLUMNS}) VALUES({_PLACES}) ON CONFLICT(key) DO NOTHING"
@@ -80,6 +78,7 @@ ENTRY_SCOPES = "SELECT scope FROM entry_scope WHERE entry = ?"
 # Of the latest 5,000 entries only: a range of the primary key, where an index would cost every settle a page.
 SAMPLES = """
 SELECT node, text_bytes, input_tokens, output_tokens FROM entry
-WHERE id > (SELECT COALESCE(MAX(id), 0) - 5000 FROM entry) AND provider = ? AND requested_model = ? AND status IN ('priced', 'reported') AND input_tokens IS NOT NULL
+WHERE id > (SELECT COALESCE(MAX(id), 0) - 5000 FROM entry)
+  AND provider = ? AND requested_model = ? AND status IN ('priced', 'reported') AND input_tokens IS NOT NULL
 ORDER BY id DESC LIMIT ?
 """

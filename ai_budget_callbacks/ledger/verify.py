@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.money import pico_from_usd
 
 __all__ = ["verify"]
@@ -32,6 +33,11 @@ WHERE kind = 'call' AND response_id IS NOT NULL AND status NOT IN ('free') GROUP
 """
 _ZERO = "SELECT id FROM entry WHERE kind = 'call' AND status IN ('priced', 'reported') AND COALESCE(cost_pico, 0) <= 0"
 _MONEY = "SELECT id, kind, cost_pico, cost_usd, lines FROM entry WHERE status = 'priced' OR cost_pico IS NOT NULL"
+_BOOKED = """
+SELECT entry.id, entry.booked_pico, MAX(part.value) FROM entry, json_each(entry.amounts) AS part
+JOIN balance ON balance.id = CAST(part.key AS INTEGER) AND balance.unit = 'usd'
+WHERE entry.kind <> 'adjustment' GROUP BY entry.id HAVING COALESCE(entry.booked_pico, 0) <> MAX(part.value)
+"""
 _MISSING = """
 SELECT entry.id, part.key FROM entry, json_each(entry.amounts) AS part
 WHERE CAST(part.key AS INTEGER) NOT IN (SELECT id FROM balance)
@@ -49,6 +55,8 @@ def verify(conn: Any) -> list[str]:
     for provider, response_id, count in conn.execute(_TWICE).fetchall():
         wrong.append(f"response {response_id} of {provider}: booked {count} times (or the server repeats ids)")
     wrong += [f"entry {row[0]}: priced at nothing" for row in conn.execute(_ZERO).fetchall()]
+    for entry, booked, moved in conn.execute(_BOOKED).fetchall():
+        wrong.append(f"entry {entry}: booked {booked} pico-dollars, and moved its USD balances by {moved}")
     for entry, balance in conn.execute(_MISSING).fetchall():
         wrong.append(f"entry {entry}: moved balance {balance}, which does not exist")
     return wrong + _check_arithmetic(conn)
@@ -57,10 +65,19 @@ def verify(conn: Any) -> list[str]:
 def _check_arithmetic(conn: Any) -> list[str]:
     wrong = []
     for entry, _, pico, text, lines in conn.execute(_MONEY):
-        if pico is None or text is None or pico_from_usd(text, what="cost_usd") != pico:
+        if pico is None or _pico(text) != pico:
             wrong.append(f"entry {entry}: cost_usd is {text}, cost_pico is {pico}")
         elif lines is not None:
-            total = sum(pico_from_usd(line["amount_usd"], what="amount_usd") for line in json.loads(lines))
+            amounts = [_pico(line.get("amount_usd")) for line in json.loads(lines)]
+            total = None if None in amounts else sum(filter(None, amounts))
             if total != pico:
                 wrong.append(f"entry {entry}: its lines sum to {total} pico-dollars, its cost is {pico}")
     return wrong
+
+
+def _pico(text: object) -> int | None:
+    """An amount as written, or None when it is no amount."""
+    try:
+        return pico_from_usd(text, what="amount")
+    except ConfigError:
+        return None

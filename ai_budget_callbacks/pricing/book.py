@@ -36,8 +36,12 @@ class PriceBook:
 
     def __init__(self, prices: Mapping[str, Price | str] | None = None) -> None:
         self._own: dict[str, RateCard] = {}
+        self._own_of: dict[tuple[str, str], RateCard] = {}
         for name, value in (prices or {}).items():
-            self._own[name.lower()] = _own_card(name, value)
+            provider, slash, model = name.partition("/")
+            self._own[name.lower()] = _own_card(name, name, value)
+            if slash:  # "openai/my-model" may be a model's whole name, or a model of one provider
+                self._own_of[provider.lower(), model.lower()] = _own_card(name, model, value)
         self._cards: dict[tuple[str, str, Terms, int], RateCard | Unpriced] = {}
 
     @property
@@ -83,12 +87,14 @@ class PriceBook:
         if not self._own:
             return None
         name = model.lower()
-        return self._own.get(f"{provider}/{name}") or self._own.get(name)
+        return self._own_of.get((provider, name)) or self._own.get(name)
 
     def resolved(self, provider: str, model: str, at: datetime) -> str | None:
         """The name a model is known by: the catalogue's id, or the user's own key; None when unknown."""
         card = self.card(provider, model, Terms(), at)
-        return card.source.model if isinstance(card, RateCard) else None
+        if isinstance(card, Unpriced):
+            return None
+        return card.source.model
 
     def cards_for_bound(
         self, provider: str, model: str, service_tier: str | None, at: datetime
@@ -106,6 +112,8 @@ class PriceBook:
             card = self.card(provider, model, Terms(service_tier=tier), at)
             if isinstance(card, RateCard):
                 cards.append(card)
+            elif pinned:
+                return card
         return cards
 
     def price(self, usage: Usage, *, provider: str, model: str, requested: str | None, at: datetime) -> Cost:
@@ -135,8 +143,8 @@ class PriceBook:
         return price_usage(usage, card)
 
 
-def _own_card(name: str, value: Price | str) -> RateCard:
-    source = Source(kind="user", name="prices=", model=name, rule="declared")
+def _own_card(name: str, model: str, value: Price | str) -> RateCard:
+    source = Source(kind="user", name=f"prices[{name!r}]", model=model, rule="declared")
     if isinstance(value, Price):
         return RateCard(rates=MappingProxyType(value.rates()), source=source)
     if value == "free":

@@ -87,9 +87,7 @@ def _times(a: Decimal, b: Decimal) -> Decimal:
     numerator, denominator = an * bn, ad * bd
     while (numerator * 10**digits) % denominator:
         digits += 1
-    return (
-        Decimal(numerator * 10**digits // denominator).scaleb(-digits) if digits else Decimal(numerator // denominator)
-    )
+    return Decimal(f"{numerator * 10**digits // denominator}E-{digits}")  # text: no decimal context rounds it
 
 
 def _pico_ratio(usd: Decimal, per: int) -> tuple[int, int]:

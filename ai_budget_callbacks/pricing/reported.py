@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from ai_budget_callbacks.errors import ConfigError
-from ai_budget_callbacks.money import PICO, exact_decimal
+from ai_budget_callbacks.money import INT64_MAX, PICO, exact_decimal
 from ai_budget_callbacks.pricing.card import Cost, Source
 
 __all__ = ["reported_cost"]
@@ -25,14 +25,14 @@ def reported_cost(provider: str, raw: Any) -> Cost | None:
         return None
     if provider == "x-ai":
         ticks = raw.get("cost_in_usd_ticks")
-        if type(ticks) is int and ticks > 0:
+        if type(ticks) is int and 0 < ticks <= INT64_MAX // (PICO // _TICKS_PER_USD):
             return _reported(ticks * (PICO // _TICKS_PER_USD), "xAI cost_in_usd_ticks")
     if provider == "openrouter":
         pico = _usd(raw.get("cost"))
         details = raw.get("cost_details")
         if pico is not None and raw.get("is_byok") and isinstance(details, Mapping):
             pico += _usd(details.get("upstream_inference_cost")) or 0
-        if pico:
+        if pico and pico <= INT64_MAX:
             return _reported(pico, "OpenRouter usage.cost")
     return None
 
