@@ -113,7 +113,8 @@ def _estimate(
     if policy.reserve != "worst_case":
         return usual
     stopping = next((i.budget for i in attached if i.budget.stops and i.budget.unit in {"usd", "tokens"}), None)
-    cards = book.cards_for_bound(call.provider, call.model, call.request.service_tier, call.started_at)
+    request = call.request
+    cards = book.cards_for_bound(call.provider, call.model, request.service_tier, call.started_at, speed=request.speed)
     bound = worst_case(call, [] if isinstance(cards, Unpriced) else cards)
     if isinstance(bound, Estimate):
         return bound

@@ -128,10 +128,15 @@ def _request(messages: Sequence[Any], params: Mapping[str, Any], metadata: Mappi
         max_output_tokens=limit if type(limit) is int and limit > 0 else None,
         choices=max(_positive(params.get("n")), _positive(params.get("best_of"))),
         cache_control=cached or any("cache_control" in tool for tool in tools if isinstance(tool, Mapping)),
-        service_tier=params["service_tier"] if isinstance(params.get("service_tier"), str) else None,
+        service_tier=_text(params.get("service_tier")),
+        speed=_text(params.get("speed") or (params.get("model_kwargs") or {}).get("speed")),
         other_parts=parts,
         hosted_tools=tuple(str(t["type"]) for t in tools if isinstance(t, Mapping) and _hosted(t)),
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _positive(value: Any) -> int:

@@ -97,24 +97,39 @@ class PriceBook:
         return card.source.model
 
     def cards_for_bound(
-        self, provider: str, model: str, service_tier: str | None, at: datetime
+        self, provider: str, model: str, service_tier: str | None, at: datetime, *, speed: str | None = None
     ) -> list[RateCard] | Unpriced:
-        """Every card that may apply to a request: the tier it pins, else all tiers the provider may choose."""
+        """Every card that may apply to a request: the tier it pins, else all tiers the provider may choose.
+
+        Args:
+            provider: Catalogue provider id.
+            model: Requested model.
+            service_tier: The tier the request pins, or None.
+            at: Request time.
+            speed: The speed the request asks for, or None.
+
+        Returns:
+            The cards, or `Unpriced` when the model, the pinned tier or the speed has no price.
+        """
         standard = self.card(provider, model, Terms(), at)
         if isinstance(standard, Unpriced):
             return standard
         if standard.source.kind == "user":
             return [standard]
-        pinned = (service_tier,) if service_tier and service_tier != "auto" else None
-        tiers = pinned or catalogue().service_tiers(provider, model)
         cards = [standard]
-        for tier in tiers:
-            card = self.card(provider, model, Terms(service_tier=tier), at)
-            if isinstance(card, RateCard):
-                cards.append(card)
-            elif pinned:
+        asked = [Terms(service_tier=service_tier)] if service_tier and service_tier != "auto" else []
+        asked += [Terms(speed=speed)] if speed else []
+        for terms in asked:
+            card = self.card(provider, model, terms, at)
+            if isinstance(card, Unpriced):
                 return card
-        return cards
+            cards.append(card)
+        tiers = () if service_tier and service_tier != "auto" else catalogue().service_tiers(provider, model)
+        possible = [Terms(service_tier=tier) for tier in tiers]
+        # where inference runs may be a setting of the workspace, which no request shows
+        possible += [Terms(inference_geo=geo) for geo in corrections.regions(standard.source)]
+        found = (self.card(provider, model, terms, at) for terms in possible)
+        return cards + [card for card in found if isinstance(card, RateCard)]
 
     def price(self, usage: Usage, *, provider: str, model: str, requested: str | None, at: datetime) -> Cost:
         """Price a usage.

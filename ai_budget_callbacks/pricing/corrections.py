@@ -14,9 +14,10 @@ from ai_budget_callbacks.pricing.card import Rate, RateCard, Unpriced
 from ai_budget_callbacks.usage import INPUT_BUCKETS, OUTPUT_BUCKETS
 
 if TYPE_CHECKING:
+    from ai_budget_callbacks.pricing.card import Source
     from ai_budget_callbacks.usage import Terms
 
-__all__ = ["Correction", "apply", "load"]
+__all__ = ["Correction", "apply", "load", "regions"]
 
 _TOKENS = frozenset((*INPUT_BUCKETS, *OUTPUT_BUCKETS))
 # What the API reports when no regional rule applies (recorded responses of 2026).
@@ -59,6 +60,12 @@ def _row(row: dict[str, Any]) -> Correction:
         inference_geo=row.get("when", {}).get("inference_geo"),
         factor=Decimal(row["factor"]) if "factor" in row else None,
     )
+
+
+def regions(source: Source) -> tuple[str, ...]:
+    """Regions that have a price of their own for a catalogue model."""
+    rows = (row for row in load() if row.covers(source.provider, source.model))
+    return tuple(row.inference_geo for row in rows if row.inference_geo is not None)
 
 
 def apply(card: RateCard, terms: Terms) -> RateCard | Unpriced:

@@ -168,6 +168,7 @@ class Request:
         choices: `n`.
         cache_control: Whether the request asks for cache writes.
         service_tier: The tier the request pins, or None (then the dearest is assumed for a worst case).
+        speed: The speed the request asks for (Anthropic's `"fast"`), or None.
         other_parts: Content parts whose token count bytes do not bound (images, audio, files).
         hosted_tools: Provider-run tools offered (web search, code interpreter …), by type.
     """
@@ -180,6 +181,7 @@ class Request:
     choices: int = 1
     cache_control: bool = False
     service_tier: str | None = None
+    speed: str | None = None
     other_parts: int = 0
     hosted_tools: tuple[str, ...] = ()
 
