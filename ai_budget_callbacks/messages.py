@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.budget import Budget
     from ai_budget_callbacks.usage import Call
 
-__all__ = ["crossed", "no_room", "price_unknown", "unbounded", "unresolved"]
+__all__ = ["crossed", "no_room", "price_unknown", "unbounded", "unresolved", "warned"]
 
 
 def no_room(budget: Budget, *, spent: int, held: int, needed: int, resets_at: datetime | None, scope: str) -> str:
@@ -20,7 +20,7 @@ def no_room(budget: Budget, *, spent: int, held: int, needed: int, resets_at: da
     unit = budget.unit
     used_up = spent + held >= budget.limit
     state = "is used up" if used_up else "has no room for this call"
-    what = f"Budget {budget.label!r}{'' if scope == '[]' else f' for {scope}'} {state}"
+    what = f"Budget {_name(budget, scope)} {state}"
     need = "" if used_up or unit == "calls" else f"; this call needs {amount_text(unit, needed)}"
     return (
         f"{what}: {amount_text(unit, spent)} spent and {amount_text(unit, held)} held by calls in flight, "
@@ -28,14 +28,25 @@ def no_room(budget: Budget, *, spent: int, held: int, needed: int, resets_at: da
     )
 
 
-def crossed(budget: Budget, *, spent: int, resets_at: datetime | None, scope: str) -> str:
+def crossed(budget: Budget, *, spent: int, resets_at: datetime | None, scope: str, raises: bool) -> str:
     """A call that was answered and took the balance past its limit."""
-    unit = budget.unit
+    answer = "its answer is on this exception as .response" if raises else "its answer is delivered"
     return (
-        f"Budget {budget.label!r}{'' if scope == '[]' else f' for {scope}'} was crossed by this call: "
-        f"{amount_text(unit, spent)} spent of {amount_text(unit, budget.limit)}. The call is paid and booked; "
-        f"its answer is on this exception as .response. {_next(resets_at)}"
+        f"Budget {_name(budget, scope)} was crossed by this call: {amount_text(budget.unit, spent)} spent of "
+        f"{amount_text(budget.unit, budget.limit)}. The call is paid and booked; {answer}. {_next(resets_at)}"
     )
+
+
+def warned(budget: Budget, *, fraction: str, spent: int, scope: str) -> str:
+    """A balance that passed a warn level."""
+    return (
+        f"Budget {_name(budget, scope)} passed {fraction} of its limit: {amount_text(budget.unit, spent)} spent of "
+        f"{amount_text(budget.unit, budget.limit)}."
+    )
+
+
+def _name(budget: Budget, scope: str) -> str:
+    return f"{budget.label!r}{'' if scope == '[]' else f' for {scope}'}"
 
 
 def _next(resets_at: datetime | None) -> str:

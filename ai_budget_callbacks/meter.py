@@ -15,7 +15,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
 from ai_budget_callbacks.admission import Admission, Policy, admit
@@ -29,23 +29,14 @@ from ai_budget_callbacks.errors import (
     Refusal,
     UsageMissing,
 )
-from ai_budget_callbacks.events import (
-    BudgetWarning,
-    CallRefused,
-    CallReleased,
-    CallReserved,
-    CallSettled,
-    Event,
-    LimitCrossed,
-    Listener,
-)
+from ai_budget_callbacks.events import CallRefused, CallReleased, CallReserved, CallSettled, Event, Listener
 from ai_budget_callbacks.learned import Samples
-from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Posting, Query, Settled, open_ledger
+from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Posting, Query, open_ledger
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.money import pico_from_usd, usd_decimal
 from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.pricing.estimate import Learned
-from ai_budget_callbacks.report import BalanceView, Summary, balance_views, scope_values, summarise
+from ai_budget_callbacks.report import BalanceView, Summary, balance_views, summarise
 from ai_budget_callbacks.settings import default_ledger
 
 if TYPE_CHECKING:
@@ -53,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ai_budget_callbacks.usage import Call
+from ai_budget_callbacks.watch import Watch
 
 __all__ = ["BalanceView", "Meter", "OpenCall", "Outcome"]
 
@@ -133,6 +125,7 @@ class Meter:
         self.prices = PriceBook(prices)
         self._catalogue = self.prices.catalogue_name  # loads the price data now, not in a request
         self._listeners = tuple(listeners)
+        self._watch = Watch(self._emit)
         self._attached = self.attach(_budgets(budgets), self.id)
         self.ledger = open_ledger(str(ledger) if ledger is not None else default_ledger(), durability=durability)
         self.register(self._attached)
@@ -140,7 +133,6 @@ class Meter:
         self._lock = ForkSafeLock()
         self._closed_runs: OrderedDict[str, Refusal] = OrderedDict()
         self._unpriced: set[tuple[str, str]] = set()
-        self._warned: set[tuple[BalanceKey, str]] = set()
         self._said: dict[str, float] = {}
         self._spool: list[tuple[Posting, tuple[BalanceKey, ...], tuple[str, ...]]] = []
         self._shut = False
@@ -309,10 +301,11 @@ class Meter:
         if posting.usage is not None and posting.status in {"priced", "reported"} and settled.fresh:
             self._samples.learn(opened.call, posting.usage)
         self._emit(CallSettled(entry=settled.entry))
-        crossing = self._after(opened, settled, outcome.response)
+        crossing = self._watch.after(opened.call, opened.admission, opened.hold, settled, outcome.response)
         if crossing is not None:
             raise crossing
-        if outcome.usage is None and outcome.kind == "answer" and self.on_missing_usage == "raise":
+        counted = posting.usage is not None and posting.usage.reader == "counted"
+        if counted and outcome.kind == "answer" and self.on_missing_usage == "raise":
             raise UsageMissing(
                 f"The answer of {opened.call.model!r} carried no usage, and on_missing_usage is 'raise'. The call is "
                 "booked as estimated. For OpenAI streams set stream_usage=True on the model.",
@@ -330,65 +323,6 @@ class Meter:
             log.error("A hold could not be released and will be booked as unknown when it expires: %s", error.message)
             return
         self._emit(CallReleased(call=opened.call, reason=reason))
-
-    def _after(self, opened: OpenCall, settled: Settled, response: Any) -> BudgetExceeded | None:
-        """Warn levels and crossings, once the entry is committed."""
-        crossing: BudgetExceeded | None = None
-        if opened.hold is None:
-            return None
-        by_key = {want.key: item for item, want in zip(opened.admission.attached, opened.admission.wants, strict=True)}
-        for balance, (added, spent) in settled.moved.items():
-            key = opened.hold.keys.get(balance)
-            item = by_key.get(key) if key is not None else None
-            if item is None or key is None:
-                continue
-            self._warn(item.budget, key, spent, opened.call.started_at)
-            if spent > item.budget.limit:
-                found = self._crossed(item, key, spent, settled.entry, response, opened.call.started_at)
-                if item.budget.at_limit == "raise" and spent - added <= item.budget.limit:
-                    crossing = crossing or found
-        return crossing
-
-    def _crossed(
-        self, item: Attached, key: BalanceKey, spent: int, entry: Entry, response: Any, at: datetime
-    ) -> BudgetExceeded:
-        budget = item.budget
-        resets_at = window_end(budget, at)
-        text = messages.crossed(budget, spent=spent, resets_at=resets_at, scope=key.scope)
-        if budget.at_limit != "raise":
-            log.warning(
-                "%s", text.replace("; its answer is on this exception as .response", " and its answer delivered")
-            )
-        limit, amount = budget.amount(budget.limit), budget.amount(spent)
-        self._emit(LimitCrossed(budget=budget, entry=entry, spent=amount, limit=limit))
-        error = BudgetExceeded(
-            text, budget=budget, limit=limit, spent=amount, resets_at=resets_at, entry=entry, response=response
-        )
-        error.closes = item.owner if item.block else None
-        return error
-
-    def _warn(self, budget: Budget, key: BalanceKey, spent: int, at: datetime) -> None:
-        for fraction, mark in budget.warn_marks:
-            if spent < mark or (key, fraction) in self._warned:
-                continue
-            with self._lock:
-                if (key, fraction) in self._warned:
-                    continue
-                self._warned.add((key, fraction))
-            amount, limit = budget.amount(spent), budget.amount(budget.limit)
-            log.warning(
-                "Budget %r passed %s of its limit: %s of %s %s.", budget.label, fraction, amount, limit, budget.unit
-            )
-            self._emit(
-                BudgetWarning(
-                    budget=budget,
-                    scope=scope_values(key.scope),
-                    fraction=fraction,
-                    spent=amount,
-                    limit=limit,
-                    resets_at=window_end(budget, at),
-                )
-            )
 
     # -- reading
 

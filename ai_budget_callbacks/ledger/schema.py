@@ -17,52 +17,55 @@ __all__ = ["migrate"]
 _migrations = Migrations("ai_budget_callbacks")
 
 
+_BOOKS = (
+    """CREATE TABLE budget(
+     key TEXT PRIMARY KEY, name TEXT, unit TEXT NOT NULL, identity TEXT NOT NULL,
+     last_limit INTEGER NOT NULL, created_at TEXT NOT NULL) STRICT""",
+    """CREATE TABLE balance(
+     id INTEGER PRIMARY KEY,
+     budget TEXT NOT NULL, unit TEXT NOT NULL CHECK(unit IN ('usd', 'tokens', 'calls')),
+     window_key TEXT NOT NULL, scope TEXT NOT NULL,
+     spent INTEGER NOT NULL DEFAULT 0,
+     held INTEGER NOT NULL DEFAULT 0 CHECK(held >= 0),
+     UNIQUE(budget, window_key, scope)) STRICT""",
+    # open holds only, so it stays tiny; amounts: {balance id: amount in its unit}
+    """CREATE TABLE hold(
+     call_id TEXT PRIMARY KEY, amounts TEXT NOT NULL, scopes TEXT NOT NULL, call TEXT NOT NULL,
+     estimate_pico INTEGER, estimate_tokens INTEGER NOT NULL,
+     owner TEXT NOT NULL, opened_at TEXT NOT NULL, expires_at TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE entry(
+     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+     kind TEXT NOT NULL CHECK(kind IN ('call', 'charge', 'adjustment')),
+     status TEXT NOT NULL
+       CHECK(status IN ('priced', 'reported', 'estimated', 'free', 'unknown', 'unpriced')),
+     reason TEXT, at TEXT NOT NULL, started_at TEXT NOT NULL,
+     call_id TEXT NOT NULL, framework TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
+     requested_model TEXT NOT NULL, response_model TEXT, response_id TEXT,
+     run_id TEXT, user TEXT, thread TEXT, agent TEXT, node TEXT, tool TEXT, tool_call_id TEXT,
+     metadata TEXT, usage TEXT, raw_usage TEXT,
+     input_tokens INTEGER, output_tokens INTEGER, text_bytes INTEGER,
+     cost_pico INTEGER, cost_usd TEXT, booked_pico INTEGER, booked_tokens INTEGER NOT NULL,
+     amounts TEXT NOT NULL, held TEXT NOT NULL, adjusts INTEGER REFERENCES entry(id),
+     reader TEXT, flags TEXT, lines TEXT, source TEXT, content TEXT,
+     CHECK((kind = 'adjustment') = (adjusts IS NOT NULL)),
+     -- a priced answer that costs nothing is the fault this package exists to catch
+     CHECK(status NOT IN ('priced', 'reported') OR kind <> 'call' OR cost_pico > 0),
+     CHECK(status NOT IN ('unknown', 'unpriced') OR cost_pico IS NULL)) STRICT""",
+    """CREATE TABLE entry_scope(
+     scope TEXT NOT NULL, entry INTEGER NOT NULL REFERENCES entry(id),
+     PRIMARY KEY(scope, entry)) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX entry_run ON entry(run_id, id)",
+    """CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry
+     BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END""",
+    """CREATE TRIGGER entry_no_delete BEFORE DELETE ON entry
+     BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END""",
+)
+
+
 @_migrations()
 def m001_books(db: Database) -> None:
     """Balances, open holds, immutable entries."""
-    for statement in (
-        """CREATE TABLE budget(
-             key TEXT PRIMARY KEY, name TEXT, unit TEXT NOT NULL, identity TEXT NOT NULL,
-             last_limit INTEGER NOT NULL, created_at TEXT NOT NULL) STRICT""",
-        """CREATE TABLE balance(
-             id INTEGER PRIMARY KEY,
-             budget TEXT NOT NULL, unit TEXT NOT NULL CHECK(unit IN ('usd', 'tokens', 'calls')),
-             window_key TEXT NOT NULL, scope TEXT NOT NULL,
-             spent INTEGER NOT NULL DEFAULT 0,
-             held INTEGER NOT NULL DEFAULT 0 CHECK(held >= 0),
-             UNIQUE(budget, window_key, scope)) STRICT""",
-        # open holds only, so it stays tiny; amounts: {balance id: amount in its unit}
-        """CREATE TABLE hold(
-             call_id TEXT PRIMARY KEY, amounts TEXT NOT NULL, scopes TEXT NOT NULL, call TEXT NOT NULL,
-             estimate_pico INTEGER, estimate_tokens INTEGER NOT NULL,
-             owner TEXT NOT NULL, opened_at TEXT NOT NULL, expires_at TEXT NOT NULL) STRICT, WITHOUT ROWID""",
-        """CREATE TABLE entry(
-             id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
-             kind TEXT NOT NULL CHECK(kind IN ('call', 'charge', 'adjustment')),
-             status TEXT NOT NULL
-               CHECK(status IN ('priced', 'reported', 'estimated', 'free', 'unknown', 'unpriced')),
-             reason TEXT, at TEXT NOT NULL, started_at TEXT NOT NULL,
-             call_id TEXT NOT NULL, framework TEXT NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,
-             requested_model TEXT NOT NULL, response_model TEXT, response_id TEXT,
-             run_id TEXT, user TEXT, thread TEXT, agent TEXT, node TEXT, tool TEXT, tool_call_id TEXT,
-             metadata TEXT, usage TEXT, raw_usage TEXT,
-             input_tokens INTEGER, output_tokens INTEGER, text_bytes INTEGER,
-             cost_pico INTEGER, cost_usd TEXT, booked_pico INTEGER, booked_tokens INTEGER NOT NULL,
-             amounts TEXT NOT NULL, held TEXT NOT NULL, adjusts INTEGER REFERENCES entry(id),
-             reader TEXT, flags TEXT, lines TEXT, source TEXT, content TEXT,
-             CHECK((kind = 'adjustment') = (adjusts IS NOT NULL)),
-             -- a priced answer that costs nothing is the fault this package exists to catch
-             CHECK(status NOT IN ('priced', 'reported') OR kind <> 'call' OR cost_pico > 0),
-             CHECK(status NOT IN ('unknown', 'unpriced') OR cost_pico IS NULL)) STRICT""",
-        """CREATE TABLE entry_scope(
-             scope TEXT NOT NULL, entry INTEGER NOT NULL REFERENCES entry(id),
-             PRIMARY KEY(scope, entry)) STRICT, WITHOUT ROWID""",
-        "CREATE INDEX entry_run ON entry(run_id, id)",
-        """CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry
-             BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END""",
-        """CREATE TRIGGER entry_no_delete BEFORE DELETE ON entry
-             BEGIN SELECT RAISE(ABORT, 'ledger entries are immutable'); END""",
-    ):
+    for statement in _BOOKS:
         db.execute(statement)
 
 
