@@ -71,6 +71,11 @@ class OpenCall:
     hold: Hold | None
     scopes: tuple[str, ...]
 
+    @property
+    def booked_as(self) -> Call:
+        """The call under the id the ledger knows it by: another one where the caller used an id twice."""
+        return self.call if self.hold is None else self.hold.call
+
 
 class Meter:
     """Budgets, prices and a ledger. Safe to share between threads, tasks, handlers and forked processes.
@@ -285,7 +290,7 @@ class Meter:
             UsageMissing: With `on_missing_usage="raise"`, after the commit.
         """
         posting = book_outcome(
-            opened.call, outcome, opened.admission, self.prices, self.policy, store_content=self.store_content
+            opened.booked_as, outcome, opened.admission, self.prices, self.policy, store_content=self.store_content
         )
         if posting.status == "unpriced" and posting.booked_pico is None and not opened.admission.held_pico:
             self._unpriced.add((opened.call.provider, opened.call.model))
@@ -300,7 +305,8 @@ class Meter:
             return None
         if posting.usage is not None and posting.status in {"priced", "reported"} and settled.fresh:
             self._samples.learn(opened.call, posting.usage)
-        self._emit(CallSettled(entry=settled.entry))
+        if settled.fresh:
+            self._emit(CallSettled(entry=settled.entry))
         crossing = self._watch.after(opened.call, opened.admission, opened.hold, settled, outcome.response)
         if crossing is not None:
             raise crossing
@@ -317,7 +323,7 @@ class Meter:
     def release(self, opened: OpenCall, reason: str) -> None:
         """Give a call's holds back: it failed before anything was billed."""
         try:
-            self.ledger.release(opened.call.id)
+            self.ledger.release(opened.booked_as.id)
         except LedgerError as error:
             # The hold stays and will be swept as unknown: wrong on the safe side, and visible.
             log.error("A hold could not be released and will be booked as unknown when it expires: %s", error.message)

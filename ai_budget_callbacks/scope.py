@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "Target",
+    "abandon",
     "abandon_run",
     "begin",
     "current_runs",
@@ -251,6 +252,7 @@ class _Live:
     run_id: str | None
     runs: tuple[Run, ...]
     opened: list[tuple[Meter, OpenCall]] = field(default_factory=list)
+    forget: list[Callable[[], object]] = field(default_factory=list)
 
 
 _live: dict[str, _Live] = {}
@@ -258,11 +260,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_live.clear)  # calls in flight at a fork are the parent's to end
 
 
-def begin(call: Call, target: Target, runs: tuple[Run, ...]) -> OpenCall:
+def begin(call: Call, target: Target, runs: tuple[Run, ...], forget: Callable[[], object]) -> OpenCall:
     """Admit a call at one meter, before it is sent.
 
     A refusal takes back what other meters of this process held for the same call, since nothing will be sent, and
     closes who got it: the block whose own budget refused, else the run.
+
+    Args:
+        call: The call.
+        target: The meter, with the budgets and scopes it brings.
+        runs: `track()` blocks around the call.
+        forget: Called when another meter's refusal takes this call back.
 
     Raises:
         BudgetExceeded, PriceUnknown, LedgerError, ConfigError: See `Meter.reserve`.
@@ -283,14 +291,19 @@ def begin(call: Call, target: Target, runs: tuple[Run, ...]) -> OpenCall:
     with _state_lock:
         live = _live.setdefault(call.id, _Live(call.who.run_id, runs))
         live.opened.append((target.meter, opened))
+        live.forget.append(forget)
     return opened
 
 
 def _take_back(call: Call) -> None:
     with _state_lock:
         live = _live.pop(call.id, None)
-    for meter, opened in live.opened if live is not None else ():
+    if live is None:
+        return
+    for meter, opened in live.opened:
         meter.release(opened, "another budget refused the call before it was sent")
+    for forget in live.forget:
+        forget()
 
 
 def _close(call: Call, meter: Meter, runs: tuple[Run, ...], refusal: Refusal) -> None:
@@ -330,7 +343,13 @@ def abandon_run(run_id: str, reason: str) -> None:
     """A run ended: book its calls that got no end event as unknown. A late end corrects them."""
     with _state_lock:
         ids = [call_id for call_id, live in _live.items() if live.run_id == run_id]
-        left = [pair for call_id in ids for pair in _live.pop(call_id).opened]
+    abandon(ids, reason)
+
+
+def abandon(call_ids: Sequence[str], reason: str) -> None:
+    """Calls that will get no end event: book them as unknown. A late end corrects them."""
+    with _state_lock:
+        left = [pair for call_id in call_ids if call_id in _live for pair in _live.pop(call_id).opened]
     for meter, opened in left:
         try:
             meter.settle(opened, Outcome(kind="unknown", reason=reason))

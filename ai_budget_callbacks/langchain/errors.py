@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from langchain_core.exceptions import ModelError
 
-from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, PriceUnknown, Refusal
+from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, PriceUnknown, UsageMissing
 
-__all__ = ["LangChainBudgetExceeded", "LangChainPriceUnknown", "adapted"]
+__all__ = ["LangChainBudgetExceeded", "LangChainPriceUnknown", "LangChainUsageMissing", "adapted"]
 
 
 class LangChainBudgetExceeded(BudgetExceeded, ModelError):
@@ -23,16 +23,21 @@ class LangChainPriceUnknown(PriceUnknown, ModelError):
     """`PriceUnknown`, raised through LangChain. Catch `PriceUnknown`."""
 
 
+class LangChainUsageMissing(UsageMissing, ModelError):
+    """`UsageMissing`, raised through LangChain: a retry would pay again. Catch `UsageMissing`."""
+
+
 E = TypeVar("E", bound=AIBudgetError)
-_ADAPTED: dict[type[Refusal], type[Refusal]] = {
+_ADAPTED: dict[type[AIBudgetError], type[AIBudgetError]] = {
     BudgetExceeded: LangChainBudgetExceeded,
     PriceUnknown: LangChainPriceUnknown,
+    UsageMissing: LangChainUsageMissing,
 }
 
 
 def adapted(error: AIBudgetError) -> AIBudgetError:
     """The same error in the class LangChain's wrappers do not retry; others as they are."""
-    kind = _ADAPTED.get(type(error))  # type: ignore[arg-type]
+    kind = _ADAPTED.get(type(error))
     if kind is None:
         return error
     copy = kind(error.message)

@@ -7,6 +7,7 @@ here depends on a ContextVar it sets itself.
 
 from __future__ import annotations
 
+import functools
 import logging
 import uuid
 from collections import OrderedDict, deque
@@ -23,12 +24,13 @@ from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
 from ai_budget_callbacks.langchain.failures import judge
 from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
+from ai_budget_callbacks.langchain.tasks import TaskWatch
 from ai_budget_callbacks.langchain.tree import RunTree
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
 from ai_budget_callbacks.report import summarise
-from ai_budget_callbacks.scope import Run, Target, abandon_run, begin, current_runs, finish
+from ai_budget_callbacks.scope import Run, Target, abandon, abandon_run, begin, current_runs, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +56,7 @@ class _Ongoing:
     batch: Any  # the parameters object that all prompts of one `generate` share, or None for a single prompt
     chunks_with_usage: int = 0
     last_usage: Any = None
+    task: Any = None
     prompt: Any = field(default=None, repr=False)
 
     @property
@@ -78,6 +81,7 @@ class CaptureHandler(BaseCallbackHandler):
         self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
         self._lock = ForkSafeLock()
         self._hosts_named: set[str] = set()
+        self._tasks = TaskWatch(self._lost)
         self._refused_batches: deque[tuple[Any, AIBudgetError]] = deque(maxlen=64)
 
     def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
@@ -145,14 +149,23 @@ class CaptureHandler(BaseCallbackHandler):
 
     def _abandon(self, root: str) -> None:
         """Calls of an ended root that got no end event (a cancelled `ainvoke` fires none) become unknown."""
+        left = [key for key, item in list(self._ongoing.items()) if item.call.who.run_id == root]
+        if self._set_aside(left):
+            abandon_run(root, "its run ended while it was open (a cancelled call gives no event)")
+
+    def _lost(self, call_ids: list[str]) -> None:
+        """Calls whose task ended before they did."""
+        abandon(self._set_aside(call_ids), "its task ended while it was open (a cancelled call gives no event)")
+
+    def _set_aside(self, call_ids: Sequence[str]) -> list[str]:
+        """Keep what a late end event needs; returns the ids that were open."""
         with self._lock:
-            left = [key for key, item in self._ongoing.items() if item.call.who.run_id == root]
+            left = [key for key in call_ids if key in self._ongoing]
             for key in left:
                 self._late[key] = self._ongoing.pop(key)
             while len(self._late) > _LATE:
                 self._late.popitem(last=False)
-        if left:
-            abandon_run(root, "its run ended while it was open (a cancelled call gives no event)")
+        return left
 
     # -- calls
 
@@ -184,8 +197,12 @@ class CaptureHandler(BaseCallbackHandler):
     ) -> None:
         runs = current_runs()
         targets = self.targets(runs)
-        if not targets or str(run_id) in self._ongoing:  # attached twice: LangChain de-duplicates, and so do we
+        if not targets:
             return
+        if str(run_id) in self._ongoing:
+            raise ConfigError(
+                f"Two calls at once have the run_id {run_id}: they cannot be told apart. Give each its own."
+            )
         params = kwargs.get("invocation_params") or {}
         call = build_call(
             run_id=run_id,
@@ -203,7 +220,8 @@ class CaptureHandler(BaseCallbackHandler):
         try:
             self._refuse_rest_of(batch)
             for target in targets:
-                ongoing.opened.append((target.meter, begin(call, target, runs)))
+                opened = begin(call, target, runs, functools.partial(self._ongoing.pop, call.id, None))
+                ongoing.opened.append((target.meter, opened))
         except AIBudgetError as error:
             if isinstance(error, Refusal):
                 self.note(error)
@@ -212,6 +230,7 @@ class CaptureHandler(BaseCallbackHandler):
             raise adapted(error) from None
         if any(target.meter.store_content for target in targets):
             ongoing.prompt = [getattr(message, "content", message) for message in messages]
+        ongoing.task = self._tasks.opened(call.id)
         self._ongoing[call.id] = ongoing
 
     def _refuse_rest_of(self, batch: Any) -> None:
@@ -283,11 +302,16 @@ class CaptureHandler(BaseCallbackHandler):
             provider=ongoing.call.provider,
             last_chunk_usage=ongoing.last_usage,
         )
-        self._finish(ongoing, failure.outcome, failure.reason, kwargs.get("response"))
+        # the error under way is the one the caller must see; a crossing is noted and closes, and is not raised over it
+        with suppress(AIBudgetError):
+            self._finish(ongoing, failure.outcome, failure.reason, kwargs.get("response"))
 
     def _pop(self, run_id: UUID) -> _Ongoing | None:
         with self._lock:
-            return self._ongoing.pop(str(run_id), None) or self._late.pop(str(run_id), None)
+            ongoing = self._ongoing.pop(str(run_id), None) or self._late.pop(str(run_id), None)
+        if ongoing is not None:
+            self._tasks.ended(ongoing.task, ongoing.call.id)
+        return ongoing
 
     def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str, response: Any = None) -> None:
         """End the call at every meter; the first thing that must be raised is raised after all have committed."""

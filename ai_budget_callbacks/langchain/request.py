@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,11 @@ __all__ = ["base_url", "build_call", "is_loopback", "text_bytes"]
 
 # where integrations keep their address in `serialized["kwargs"]` (langchain-openai 1.7, -anthropic 1.7)
 _URL_KEYS = ("openai_api_base", "azure_endpoint", "anthropic_api_url", "base_url", "endpoint_url")
+# what the clients themselves read when no address was given
+_URL_VARIABLES = {
+    "openai": ("OPENAI_API_BASE", "OPENAI_BASE_URL"),
+    "anthropic": ("ANTHROPIC_API_URL", "ANTHROPIC_BASE_URL"),
+}
 _NOT_USERS = ("ls_", "lc_", "langgraph_", "checkpoint_", "__", "user_id", "thread_id", "revision_id")
 _TEXT_TYPES = frozenset({"text", "input_text", "output_text", "refusal"})
 _OPAQUE_TYPES = frozenset(
@@ -192,7 +198,8 @@ def base_url(serialized: Mapping[str, Any]) -> str | None:
         value = kwargs.get(key)
         if isinstance(value, str) and value:
             return value
-    return None
+    family = "anthropic" if "anthropic" in (serialized.get("id") or ()) else "openai"
+    return next((os.environ[name] for name in _URL_VARIABLES[family] if os.environ.get(name)), None)
 
 
 def is_loopback(url: str) -> bool:

@@ -6,6 +6,7 @@ here; LangChain calls do not nest.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,11 @@ from ai_budget_callbacks.locks import ForkSafeLock
 
 __all__ = ["Node", "RunTree"]
 
-_GENERIC = ("Runnable", "ChatPrompt", "Prompt", "LangGraph", "StrOutput", "JsonOutput", "Pydantic", "Channel", "model")
+# names that classes give themselves; anything else is a name a user gave
+_GENERIC = re.compile(
+    r"(Runnable[A-Z<].*|Runnable|ChatPromptTemplate|PromptTemplate|LangGraph|StrOutputParser|JsonOutputParser"
+    r"|PydanticOutputParser|PydanticToolsParser|JsonOutputToolsParser|JsonOutputKeyToolsParser|ChannelWrite<.*|model|tools)\Z"
+)
 _MAX_NODES = 100_000
 
 
@@ -54,7 +59,7 @@ class RunTree:
     ) -> Node:
         """A chain, tool or retriever started."""
         above = self.above(parent_run_id)
-        step = name if name and not name.startswith(_GENERIC) and tool is None else None
+        step = name if name and not _GENERIC.match(name) and tool is None else None
         node = Node(
             id=str(run_id),
             parent=None if parent_run_id is None else str(parent_run_id),

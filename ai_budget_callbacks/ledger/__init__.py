@@ -216,7 +216,7 @@ class Settled:
     Attributes:
         entry: The entry of the call (for a late settle: its adjustment).
         fresh: False when the same settle had been written before and nothing changed.
-        moved: For each balance id, what was added and what is spent after it.
+        moved: For each balance id, what the entry added and what is spent now.
     """
 
     entry: Entry
@@ -279,7 +279,8 @@ class Ledger(Protocol):
     def reserve(self, claim: Claim) -> Hold:
         """Hold the claim's amounts on all balances, or on none.
 
-        A second claim of an open call id adds the balances the hold lacks, under the same check.
+        A second claim of an open call id adds the balances the hold lacks, under the same check. An id that has an
+        entry already is one the caller used again: the hold's call has a new id, `id#2`, and settles under it.
 
         Raises:
             NoRoom: A balance that stops has no room; nothing changed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SqliteLedger"]
 
 _KNOWN_BALANCES = 10_000
+_REUSED_IDS = 1_000_000
 
 
 class SqliteLedger:
@@ -83,7 +85,7 @@ class SqliteLedger:
         """See `Ledger.reserve`."""
         with self._connection.write() as conn:
             ids = self._find(conn, claim.wants)
-            row = conn.execute(sql.OPEN_HOLD, (claim.call.id,)).fetchone()
+            claim, row = _unused_id(conn, claim)
             hold = self._open(conn, claim, ids) if row is None else self._merge(conn, claim, ids, row)
         self._remember(hold.keys)
         return hold
@@ -245,10 +247,10 @@ class SqliteLedger:
         """A settle whose entry exists: a duplicate, or the truth about a call that was swept as unknown."""
         late = f"late:{posting.call.id}"
         if earlier["status"] != "unknown" or posting.status == "unknown":
-            return Settled(entry=entry_of(earlier), fresh=False)
+            return _as_before(conn, earlier)
         known = conn.execute(sql.FIND_ENTRY, (late,)).fetchone()
         if known is not None:
-            return Settled(entry=entry_of(_mapping(conn, known)), fresh=False)
+            return _as_before(conn, _mapping(conn, known))
         held = {int(balance): amount for balance, amount in orjson.loads(earlier["held"]).items()}
         moved: dict[int, tuple[int, int]] = {}
         usd: list[int] = []
@@ -349,9 +351,31 @@ class SqliteLedger:
         self._connection.close()
 
 
+def _as_before(conn: Any, row: Mapping[str, Any]) -> Settled:
+    """What an earlier settle did: another meter on this ledger still has to look at its own balances."""
+    amounts = {int(balance): added for balance, added in orjson.loads(row["amounts"]).items()}
+    moved = {b: (added, conn.execute(sql.STATE, (b,)).fetchone()[1]) for b, added in amounts.items()}
+    return Settled(entry=entry_of(row), fresh=False, moved=MappingProxyType(moved))
+
+
 def _hold(claim: Claim, ids: Mapping[int, Want], amounts: Mapping[int, int], scopes: tuple[str, ...]) -> Hold:
     keys = {balance: want.key for balance, want in ids.items()}
     return Hold(call=claim.call, amounts=MappingProxyType(dict(amounts)), keys=MappingProxyType(keys), scopes=scopes)
+
+
+def _unused_id(conn: Any, claim: Claim) -> tuple[Claim, Any]:
+    """The claim under an id that has no entry, and the hold that is open under it.
+
+    A user may give one run id to several calls (`config={"run_id": …}`); each is a response of its own. A second
+    meter that claims the same call finds the hold the first one opened.
+    """
+    call_id = claim.call.id
+    for number in range(2, _REUSED_IDS):
+        row = conn.execute(sql.OPEN_HOLD, (call_id,)).fetchone()
+        if row is not None or conn.execute(sql.HAS_ENTRY, (f"call:{call_id}",)).fetchone() is None:
+            break
+        call_id = f"{claim.call.id}#{number}"
+    return (claim if call_id == claim.call.id else replace(claim, call=replace(claim.call, id=call_id))), row
 
 
 def _give_back(conn: Any, amounts: str) -> None:

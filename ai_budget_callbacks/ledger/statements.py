@@ -12,6 +12,7 @@ __all__ = [
     "ENTRY_SCOPES",
     "FIND_BALANCE",
     "FIND_ENTRY",
+    "HAS_ENTRY",
     "INSERT_ENTRY",
     "INSERT_HOLD",
     "INSERT_SCOPE",
@@ -74,6 +75,7 @@ _PLACES = ", ".join("?" * len(_ENTRY_COLUMNS.split(",")))
 INSERT_ENTRY = f"INSERT INTO entry({_ENTRY_COLUMNS}) VALUES({_PLACES}) ON CONFLICT(key) DO NOTHING"
 INSERT_SCOPE = "INSERT OR IGNORE INTO entry_scope(scope, entry) VALUES(?, ?)"
 FIND_ENTRY = "SELECT * FROM entry WHERE key = ?"
+HAS_ENTRY = "SELECT 1 FROM entry WHERE key = ?"
 ENTRY_SCOPES = "SELECT scope FROM entry_scope WHERE entry = ?"
 # Of the latest 5,000 entries only: a range of the primary key, where an index would cost every settle a page.
 SAMPLES = """
