@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import portalocker
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # the same module sqlite-utils uses, which may be pysqlite3
 
 from ai_budget_callbacks.errors import LedgerError
+from ai_budget_callbacks.ledger import filelock
 from ai_budget_callbacks.locks import ForkSafeLock
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ _PRAGMAS = (
     "PRAGMA cache_size=-16384",  # 16 MiB: the inner pages of a large ledger stay in memory
     "PRAGMA journal_size_limit=67108864",
 )
-
-_TRY_LOCK = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _connections_lock = ForkSafeLock()
@@ -197,22 +195,15 @@ class Connection:
         if self._lock_file is None:
             return
         deadline = None
-        while True:
-            try:
-                portalocker.lock(self._lock_file, _TRY_LOCK)
-            except portalocker.exceptions.LockException as error:
-                deadline = deadline or time.monotonic() + BUSY_TIMEOUT_S
-                if time.monotonic() > deadline:
-                    raise LedgerError(
-                        f"The ledger {self.path} was locked by another process for {BUSY_TIMEOUT_S:.0f} s."
-                    ) from error
-                time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - jitter
-            else:
-                return
+        while not filelock.try_lock(self._lock_file):
+            deadline = deadline or time.monotonic() + BUSY_TIMEOUT_S
+            if time.monotonic() > deadline:
+                raise LedgerError(f"The ledger {self.path} was locked by another process for {BUSY_TIMEOUT_S:.0f} s.")
+            time.sleep(random.uniform(0.0002, 0.003))  # noqa: S311 - jitter
 
     def _let_in_others(self) -> None:
         if self._lock_file is not None:
-            portalocker.unlock(self._lock_file)
+            filelock.unlock(self._lock_file)
 
     @contextmanager
     def _file_lock(self) -> Iterator[None]:

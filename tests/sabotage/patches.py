@@ -95,7 +95,13 @@ SABOTAGES = (
         "start-ignored",
         "start events are ignored: nothing is checked before sending",
         REFUSAL,
-        (("langchain/handler.py", "        if not targets or str(run_id) in self._ongoing:", "        if True:"),),
+        (
+            (
+                "langchain/handler.py",
+                "        if not targets:\n            return\n        if str(run_id)",
+                "        if True:\n            return\n        if str(run_id)",
+            ),
+        ),
     ),
     Sabotage(
         "settle-commits-nothing",
@@ -123,13 +129,19 @@ SABOTAGES = (
         "balance-not-moved",
         "the entry is written and the balance stays",
         CONTRACT,
-        (("ledger/statements.py", "    spent = spent + MAX(CASE unit", "    spent = spent + 0 * MAX(CASE unit"),),
+        (
+            (
+                "ledger/statements.py",
+                'spent = spent + :added WHERE id = :id"\nRELEASE',
+                'spent = spent + 0 * :added WHERE id = :id"\nRELEASE',
+            ),
+        ),
     ),
     Sabotage(
         "hold-never-released",
         "a failed call's hold stays for ever",
         OUTCOMES,
-        (("meter.py", "            self.ledger.release(opened.call.id)\n", "            pass\n"),),
+        (("meter.py", "            self.ledger.release(opened.booked_as.id)\n", "            pass\n"),),
     ),
     Sabotage(
         "hold-released-twice",
@@ -138,8 +150,8 @@ SABOTAGES = (
         (
             (
                 "ledger/statements.py",
-                "UPDATE balance SET held = held - part.amount,",
-                "UPDATE balance SET held = MAX(held - 2 * part.amount, 0),",
+                "UPDATE balance SET held = held - :held, spent",
+                "UPDATE balance SET held = MAX(held - 2 * :held, 0), spent",
             ),
         ),
     ),
@@ -147,7 +159,13 @@ SABOTAGES = (
         "comparison-turned",
         "the limit is compared the wrong way round",
         CONTRACT,
-        (("ledger/statements.py", "       OR (spent + held < want.lim\n", "       OR (spent + held > want.lim\n"),),
+        (
+            (
+                "ledger/statements.py",
+                "(spent + held < :lim AND spent + held + :amount <= :lim)",
+                "(spent + held > :lim AND spent + held + :amount >= :lim)",
+            ),
+        ),
     ),
     Sabotage(
         "no-text-models",
@@ -255,7 +273,13 @@ SABOTAGES = (
         "refusal-latch-lost",
         "a used-up balance admits a call that holds nothing",
         CONTRACT,
-        (("ledger/statements.py", "       OR (spent + held < want.lim\n", "       OR (spent + held <= want.lim\n"),),
+        (
+            (
+                "ledger/statements.py",
+                "(spent + held < :lim AND spent + held + :amount <= :lim)",
+                "(spent + held <= :lim AND spent + held + :amount <= :lim)",
+            ),
+        ),
     ),
     Sabotage(
         "tier-ignored",
