@@ -116,20 +116,22 @@ class PriceBook:
             return standard
         if standard.source.kind == "user":
             return [standard]
-        cards = [standard]
-        asked = [Terms(service_tier=service_tier)] if service_tier and service_tier != "auto" else []
-        asked += [Terms(speed=speed)] if speed else []
-        for terms in asked:
-            card = self.card(provider, model, terms, at)
-            if isinstance(card, Unpriced):
-                return card
-            cards.append(card)
-        tiers = () if service_tier and service_tier != "auto" else catalogue().service_tiers(provider, model)
-        possible = [Terms(service_tier=tier) for tier in tiers]
-        # where inference runs may be a setting of the workspace, which no request shows
-        possible += [Terms(inference_geo=geo) for geo in corrections.regions(standard.source)]
+        pinned = service_tier if service_tier and service_tier != "auto" else None
+        asked = self.card(provider, model, Terms(service_tier=pinned, speed=speed), at)
+        if isinstance(asked, Unpriced):
+            return asked
+        # what the provider may serve instead: another tier where none is pinned, the usual tier and speed in any case,
+        # and a region, which may be a setting of the workspace that no request shows
+        tiers = (None, pinned) if pinned else (None, *catalogue().service_tiers(provider, model))
+        regions = (None, *corrections.regions(standard.source))
+        possible = (
+            Terms(service_tier=tier, speed=pace, inference_geo=region)
+            for tier in dict.fromkeys(tiers)
+            for pace in dict.fromkeys((None, speed))
+            for region in regions
+        )
         found = (self.card(provider, model, terms, at) for terms in possible)
-        return cards + [card for card in found if isinstance(card, RateCard)]
+        return [card for card in found if isinstance(card, RateCard)]
 
     def price(self, usage: Usage, *, provider: str, model: str, requested: str | None, at: datetime) -> Cost:
         """Price a usage.

@@ -408,7 +408,6 @@ def test_models_that_think_out_of_sight_are_known():
             {"speed": "fast"},
             Terms(speed="fast", inference_geo="us"),
             "0.071808",
-            marks=pytest.mark.xfail(strict=True, reason="cards_for_bound asks for the speed and the region one by one"),
         ),
     ],
     ids=str,
