@@ -72,8 +72,9 @@ def admit(
     if resolved is None:
         _refuse_unmatchable(call, budgets)
     attached = [item for item in budgets if item.applies(call, resolved)]
-    found = book.card(call.provider, call.model, Terms(service_tier=call.request.service_tier), at)
-    if isinstance(found, Unpriced) and call.request.service_tier is not None:
+    asked = Terms(service_tier=call.request.service_tier, speed=call.request.speed)
+    found = book.card(call.provider, call.model, asked, at)
+    if isinstance(found, Unpriced) and asked != Terms():
         found = book.card(call.provider, call.model, Terms(), at)  # a tier may be refused by the provider itself
     card = found if isinstance(found, RateCard) else None
     unpriced = found.reason if isinstance(found, Unpriced) else None

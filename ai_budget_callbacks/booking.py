@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.ledger import Posting
+from ai_budget_callbacks.money import INT64_MAX
 from ai_budget_callbacks.pricing.card import Cost, price_usage
 from ai_budget_callbacks.pricing.estimate import Learned, expected_input
 from ai_budget_callbacks.usage import Usage
@@ -107,6 +108,8 @@ def _measured(
         requested=call.model,
         at=call.started_at,
     )
+    if cost.pico is not None and cost.pico > INT64_MAX:
+        cost = Cost(status="unpriced", pico=None, reason="the cost is beyond what a ledger can hold: damaged usage")
     if cost.status in {"priced", "reported"} and not cost.pico:
         cost = Cost(status="unpriced", pico=None, reason="the price list puts this usage at exactly 0; declare it free")
     posting = replace(

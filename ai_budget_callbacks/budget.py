@@ -10,11 +10,12 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
 from ai_budget_callbacks.errors import ConfigError
@@ -117,11 +118,16 @@ class Budget:
         put(self, "unit", unit)
         put(self, "limit", limit)
         put(self, "by", by)
-        put(self, "match", match)
+        put(self, "match", MappingProxyType(match))
         put(self, "stops", self.at_limit != "warn")
         put(self, "warn_marks", _read_marks(self.warn_at, limit))
         identity = {"unit": unit, "per": self.per, "by": list(by), "match": match, "tz": self.tz}
         put(self, "identity", json.dumps(identity, sort_keys=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its arguments: a read-only `match` does not pickle by itself."""
+        given = {item.name: getattr(self, item.name) for item in fields(self) if item.init}
+        return (_rebuild, (given | {"match": dict(self.match or {}) or None},))
 
     def __hash__(self) -> int:
         """By identity and limit; `match` is a mapping and would not hash."""
@@ -140,6 +146,10 @@ class Budget:
     def amount(self, value: int) -> Decimal | int:
         """An integer amount of this budget's unit as people read it: USD as `Decimal`, else the int."""
         return usd_decimal(value) if self.unit == "usd" else value
+
+
+def _rebuild(given: dict[str, Any]) -> Budget:
+    return Budget(**given)
 
 
 def _read_limit(budget: Budget) -> tuple[str, int]:

@@ -14,6 +14,7 @@ __all__ = ["INT64_MAX", "PICO", "pico_from_usd", "usd_decimal", "usd_text"]
 
 PICO = 10**12
 INT64_MAX = 2**63 - 1
+_MAX_EXPONENT = 40  # far outside int64; keeps exact integers small whatever a server or a file says
 
 
 def exact_decimal(value: object, *, what: str) -> Decimal:
@@ -34,6 +35,8 @@ def exact_decimal(value: object, *, what: str) -> Decimal:
         raise ConfigError(f"{what} must be a decimal number such as '0.50', not {value!r}.") from None
     if not number.is_finite():
         raise ConfigError(f"{what} must be a finite amount, not {value!r}.")
+    if number and abs(number.adjusted()) > _MAX_EXPONENT:
+        raise ConfigError(f"{what} is out of range: {value!r}.")
     return number
 
 
@@ -44,8 +47,6 @@ def pico_from_usd(value: object, *, what: str) -> int:
         ConfigError: Not a finite number, finer than 1e-12 USD, or beyond about 9.2 million USD (int64).
     """
     number = exact_decimal(value, what=what)
-    if abs(number.adjusted()) > 40:  # noqa: PLR2004 - far outside int64; keeps the integers below small
-        raise ConfigError(f"{what} is out of range: {value!r} USD.")
     top, bottom = number.as_integer_ratio()
     whole, rest = divmod(top * PICO, bottom)
     if rest:

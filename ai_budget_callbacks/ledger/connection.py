@@ -39,7 +39,6 @@ _PRAGMAS = (
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _connections_lock = ForkSafeLock()
-_abandoned: list[Any] = []  # inherited connections of a forked child: never used, never closed
 
 
 class Connection:
@@ -47,15 +46,17 @@ class Connection:
 
     Args:
         path: File path or `":memory:"`.
+        inspect: Run on a fresh connection before anything is written; raises when the file is not ours.
         prepare: Run once under the file lock on a fresh connection (migrations).
     """
 
-    def __init__(self, path: str, prepare: Callable[[Any], None]) -> None:
+    def __init__(self, path: str, *, inspect: Callable[[Any, str], None], prepare: Callable[[Any], None]) -> None:
         if sqlite3.sqlite_version_info < MIN_SQLITE:
             raise LedgerError(f"SQLite {sqlite3.sqlite_version} is too old; the ledger needs 3.38 or newer.")
         self.path = path
         self.memory = path == ":memory:"
         self.lock = threading.RLock()
+        self._inspect = inspect
         self._prepare = prepare
         self._conn: Any = None
         self._lock_file: Any = None
@@ -81,8 +82,9 @@ class Connection:
                 try:
                     if full:
                         conn.execute("PRAGMA synchronous=FULL")
-                    conn.execute("BEGIN IMMEDIATE")
                     try:
+                        # inside, because Ctrl-C while it waits for a lock arrives after it took it
+                        conn.execute("BEGIN IMMEDIATE")
                         yield conn
                         conn.execute("COMMIT")
                     except BaseException:
@@ -128,6 +130,7 @@ class Connection:
             self._pid = os.getpid()
             try:
                 with self._file_lock():
+                    self._inspect(conn, self.path)
                     for pragma in _PRAGMAS:
                         conn.execute(pragma).fetchall()
                     self._prepare(conn)
@@ -168,9 +171,10 @@ class Connection:
     def _current(self) -> Any:
         if self._closed:
             raise LedgerError(f"The ledger {self.path} was closed; make a new Meter or handler.")
-        if self._conn is None or self._pid != os.getpid():
+        gone = self._identity is not None and self._stat() != self._identity
+        if not gone and (self._conn is None or self._pid != os.getpid()):
             self._open()
-        if self._identity is not None and self._stat() != self._identity:
+        if gone:
             raise LedgerError(
                 f"The ledger {self.path} was deleted or replaced while it was open. Nothing was written to the old "
                 "file. Restore it, or restart to begin a new one."
@@ -222,14 +226,23 @@ class Connection:
 
     # -- forks
 
-    def start_over(self) -> None:
-        """In a forked child: never touch the inherited connection, not even to close it; open another when needed."""
-        self.lock = threading.RLock()
-        if self.memory:
-            self._pid = os.getpid()  # a copy of its own, without file locks
+    def park(self) -> None:
+        """Before a fork, under the lock: close the file, so that the child inherits nothing of SQLite.
+
+        A child that opens beside an inherited connection gets none of the kernel's locks (SQLite counts them by
+        process), so the parent's last close deletes the WAL the child writes to. Both reopen when needed.
+        """
+        if self.memory or self._closed or self._conn is None:
             return
-        _abandoned.append((self._conn, self._lock_file))
+        with suppress(LedgerError), self._file_lock():
+            self._conn.close()
+        self._lock_file.close()
         self._conn = self._lock_file = None
+
+    def start_over(self) -> None:
+        """In a forked child: another lock than the one the parent's threads know."""
+        self.lock = threading.RLock()
+        self._pid = os.getpid()
 
 
 def _private(path: str, flags: int) -> int:
@@ -244,6 +257,7 @@ def _before_fork() -> None:
         _frozen[:] = sorted(_connections, key=id)
     for connection in _frozen:
         connection.lock.acquire()  # no fork inside anybody's transaction
+        connection.park()
 
 
 def _after_fork_in_parent() -> None:

@@ -30,7 +30,10 @@ def is_dead(owner: str) -> bool:
     if abs(int(boot) - int(psutil.boot_time())) > 2:  # noqa: PLR2004 - boot time is derived and may drift by a second
         return True
     try:
-        return abs(int(psutil.Process(int(pid)).create_time() * 1000) - int(started)) > 2_000  # noqa: PLR2004 - same
+        process = psutil.Process(int(pid))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True  # dead; its parent has not looked yet
+        return abs(int(process.create_time() * 1000) - int(started)) > 2_000  # noqa: PLR2004 - same
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

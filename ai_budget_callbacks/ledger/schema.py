@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from ai_budget_callbacks.errors import LedgerError
 
-__all__ = ["migrate"]
+__all__ = ["inspect", "migrate"]
 
 _migrations = Migrations("ai_budget_callbacks")
 
@@ -99,22 +99,33 @@ def m002_views(db: Database) -> None:
         db.execute(statement)
 
 
-def migrate(conn: Any) -> None:
-    """Bring a fresh or older file up to date. The caller holds the file lock.
+_OURS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'ai_budget_callbacks'"
+
+
+def inspect(conn: Any, path: str) -> None:
+    """Refuse a file that is another program's, or newer than this code, before anything is written to it.
 
     Raises:
-        LedgerError: The file was written by newer code.
+        LedgerError: It is.
     """
-    db = Database(conn, execute_plugins=False)  # no third-party code on a ledger connection
-    known = {"m001_books", "m002_views"}
-    if "_sqlite_migrations" in db.table_names():
-        rows = db.query("select name from _sqlite_migrations where migration_set = 'ai_budget_callbacks'")
-        newer = sorted({row["name"] for row in rows} - known)
-        if newer:
-            raise LedgerError(
-                f"This ledger was written by a newer ai-budget-callbacks (it has {', '.join(newer)}). "
-                "Upgrade the package, or give another path; nothing was changed."
-            )
-    _migrations.apply(db)
+    tables = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+    ours = {row[0] for row in conn.execute(_OURS).fetchall()} if "_sqlite_migrations" in tables else set()
+    others = sorted(tables - {"_sqlite_migrations"})
+    if others and not ours:
+        raise LedgerError(
+            f"{path} is no ledger: it is another program's database (with {', '.join(others[:3])}). "
+            "Nothing was written to it; give the ledger a file of its own."
+        )
+    newer = sorted(ours - {"m001_books", "m002_views"})
+    if newer:
+        raise LedgerError(
+            f"The ledger {path} was written by a newer ai-budget-callbacks (it has {', '.join(newer)}). "
+            "Upgrade the package, or give another path; nothing was changed."
+        )
+
+
+def migrate(conn: Any) -> None:
+    """Bring a fresh or older file up to date. The caller holds the file lock."""
+    _migrations.apply(Database(conn, execute_plugins=False))  # no third-party code on a ledger connection
     # one real write, so that a read-only or full file is found now and not in the first request
     conn.execute("PRAGMA user_version=1")

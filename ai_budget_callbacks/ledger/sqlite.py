@@ -16,7 +16,7 @@ from ai_budget_callbacks.ledger import owner as owners
 from ai_budget_callbacks.ledger import statements as sql
 from ai_budget_callbacks.ledger.connection import Connection
 from ai_budget_callbacks.ledger.rows import call_json, call_of, dumps, entry_fields, entry_of, iso, row_of
-from ai_budget_callbacks.ledger.schema import migrate
+from ai_budget_callbacks.ledger.schema import inspect, migrate
 from ai_budget_callbacks.ledger.verify import verify
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class SqliteLedger:
     """
 
     def __init__(self, path: str, *, durability: str = "process") -> None:
-        self._connection = Connection(path, migrate)
+        self._connection = Connection(path, inspect=inspect, prepare=migrate)
         self._full = durability == "power"
         self._ids: dict[BalanceKey, int] = {}  # a balance's id never changes
 

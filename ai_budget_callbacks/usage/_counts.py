@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Counts", "mapping"]
 
-_MAX_TOKENS = 10**12  # no response is this large; a number above it is damage, not usage
+_MAX_TOKENS = 10**9  # no response is this large; a number above it is damage, not usage
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

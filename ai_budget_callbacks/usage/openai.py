@@ -74,7 +74,7 @@ def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
     image = counts.read(details, "image_tokens") or 0
     cached_audio = counts.read(cached_split, "audio_tokens") or 0
     cached_image = counts.read(cached_split, "image_tokens") or 0
-    if not cached_split:
+    if "input_token_details" not in source:
         image = 0  # only realtime prices image input apart; elsewhere images are plain input tokens
     audio_left = counts.rest(audio, cached_audio)
     image_left = counts.rest(image, cached_image)

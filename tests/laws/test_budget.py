@@ -53,7 +53,7 @@ FIELD_HELP = "use user, thread, agent, node, tool, model, provider, framework, o
             {"usd": "9223373"},
             "Budget(usd=…) is beyond what one balance can hold (9223372.036854775807 USD): '9223373'.",
         ),
-        ({"usd": "1e99"}, "Budget(usd=…) is out of range: '1e99' USD."),
+        ({"usd": "1e99"}, "Budget(usd=…) is out of range: '1e99'."),
         ({"tokens": 0}, "Budget(tokens=0) must be more than 0; to stop every call, remove the model."),
         ({"tokens": -5}, "Budget(tokens=-5) must be more than 0; to stop every call, remove the model."),
         ({"tokens": True}, "Budget(tokens=…) must be an int, not True."),
