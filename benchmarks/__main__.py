@@ -1,4 +1,4 @@
-"""`make bench`: what the ledger, the meter, pricing, the handler and the import cost, beside what they are measured by."""
+"""`make bench`: what ledger, meter, pricing, handler and import cost, beside what they are measured by."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from uuid_utils import uuid7
 
 from ai_budget_callbacks import Budget, Meter
 from ai_budget_callbacks.budget import Attached
@@ -33,7 +34,7 @@ BOOK = PriceBook()
 
 def call(user: str = "alice") -> Call:
     return Call(
-        id=str(uuid.uuid4()),
+        id=str(uuid7()),
         framework="langchain",
         provider="openai",
         model="gpt-4o-mini",
@@ -87,9 +88,10 @@ def sql_pair(path: Path, balances: int) -> Callable[[], Any]:
     moved = {i + 1: 210 for i in range(balances)}
 
     def run() -> None:
-        key = str(uuid.uuid4())
+        key = str(uuid7())
         conn.execute("BEGIN IMMEDIATE")
         conn.execute(sql.OPEN_HOLD, (key,)).fetchone()
+        conn.execute(sql.HAS_ENTRY, (f"call:{key}",)).fetchone()
         for i in range(balances):
             conn.execute(sql.RESERVE, {"id": i + 1, "amount": 1000, "lim": 10**18})
         conn.execute(
@@ -101,7 +103,7 @@ def sql_pair(path: Path, balances: int) -> Callable[[], Any]:
         row = row_of(fields, key=f"call:{key}", amounts=moved, held=moved, text_bytes=400, content=None)
         conn.execute("BEGIN IMMEDIATE")
         conn.execute(sql.CLOSE_HOLD, (key,)).fetchone()
-        conn.execute(sql.FIND_ENTRY, (f"call:{key}",)).fetchone()
+        conn.execute(sql.HAS_ENTRY, (f"call:{key}",)).fetchone()
         for i in range(balances):
             conn.execute(sql.STATE, (i + 1,)).fetchone()
             conn.execute(sql.SETTLE, {"id": i + 1, "held": 1000, "added": 210})

@@ -219,11 +219,10 @@ class SqliteLedger:
     ) -> Settled:
         key = f"{posting.kind}:{posting.call.id}"
         row = conn.execute(sql.CLOSE_HOLD, (posting.call.id,)).fetchone() if posting.kind == "call" else None
-        earlier = conn.execute(sql.FIND_ENTRY, (key,)).fetchone()
-        if earlier is not None:
+        if conn.execute(sql.HAS_ENTRY, (key,)).fetchone() is not None:
             if row is not None:  # a second hold of a call that was already booked: give it back, book nothing
                 _give_back(conn, row[0])
-            return self._again(conn, posting, _mapping(conn, earlier))
+            return self._again(conn, posting, _mapping(conn, conn.execute(sql.FIND_ENTRY, (key,)).fetchone()))
         if row is None:
             held = {self._balance_id(conn, balance): 0 for balance in keys}
             scopes = tuple(scopes_if_none)

@@ -75,9 +75,9 @@ class Rate:
             tuple(Tier(t.above, _times(t.usd, factor)) for t in self.tiers),
         )
 
-    def reachable(self, input_tokens: int) -> list[tuple[int, int]]:
-        """Pico ratios of every step that a request of up to this many input tokens can end in, for bounds."""
-        return [(top, bottom) for above, _, top, bottom in self._steps if above < 0 or input_tokens > above]
+    def all_steps(self) -> tuple[tuple[int, Decimal, int, int], ...]:
+        """Every step: (applies above this many input tokens, USD, pico numerator, pico denominator)."""
+        return self._steps
 
 
 def _times(a: Decimal, b: Decimal) -> Decimal:
@@ -148,6 +148,28 @@ class RateCard:
     source: Source
     inherits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     free: bool = False
+    _steps: dict[tuple[str, ...], tuple[tuple[int, int, int], ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def dearest(self, buckets: tuple[str, ...], count: int, input_tokens: int) -> int:
+        """The most that `count` units can cost in any of these buckets, in pico-dollars rounded up.
+
+        Args:
+            buckets: Buckets the units may fall into; those without a rate are left out.
+            count: Tokens or units.
+            input_tokens: The most input the request can have: every tier up to it can apply.
+        """
+        steps = self._steps.get(buckets)
+        if steps is None:
+            rates = [rate for rate in map(self.rate, buckets) if rate is not None]
+            steps = tuple((above, top, bottom) for rate in rates for above, _, top, bottom in rate.all_steps())
+            self._steps[buckets] = steps  # a cache of what never changes
+        most = 0
+        for above, top, bottom in steps:
+            if input_tokens > above:
+                most = max(most, count * top if bottom == 1 else -(-count * top // bottom))
+        return most
 
     def rate(self, bucket: str) -> Rate | None:
         """The rate a bucket is billed at, or None when nobody says."""

@@ -19,7 +19,7 @@ from ai_budget_callbacks.pricing.card import Unpriced
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ai_budget_callbacks.pricing.card import Rate, RateCard
+    from ai_budget_callbacks.pricing.card import RateCard
     from ai_budget_callbacks.usage import Call, Request
 
 __all__ = [
@@ -40,6 +40,7 @@ FIRST_OUTPUT_GUESS = 2_048
 OTHER_PART_GUESS = 1_500
 ENOUGH_SAMPLES = 8
 _FIRST_BYTES, _FIRST_TOKENS = 5, 2  # 2.5 bytes a token until this model's own ratio is known
+_OUTPUTS = ("output_text", "output_reasoning", "output_audio")
 _AUTOMATIC_CACHE = frozenset({"openai", "azure"})
 
 
@@ -160,11 +161,12 @@ def _estimate(
     for card in cards:
         if card.free:
             continue
-        input_pico = _dearest(card, _input_buckets(call, card), input_tokens, input_tokens)
-        fees = _fee(card, "request_fee") + hosted * _fee(card, "web_search")
-        outputs = ("output_text", "output_reasoning", "output_audio")
-        usd = max(usd, fees + input_pico + _dearest(card, outputs, output_tokens, input_tokens))
-        floor = max(floor, fees + input_pico + _dearest(card, ("output_text",), min(1, output_tokens), input_tokens))
+        fees = card.dearest(("request_fee",), 1, 0)
+        if hosted:
+            fees += hosted * card.dearest(("web_search",), 1, 0)
+        base = fees + card.dearest(_input_buckets(call, card), input_tokens, input_tokens)
+        usd = max(usd, base + card.dearest(_OUTPUTS, output_tokens, input_tokens))
+        floor = max(floor, base + card.dearest(("output_text",), min(1, output_tokens), input_tokens))
     return Estimate(usd_pico=usd, floor_pico=floor, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
@@ -174,21 +176,6 @@ def _input_buckets(call: Call, card: RateCard) -> tuple[str, ...]:
     if card.source.provider in _AUTOMATIC_CACHE:
         return ("input_uncached", "cache_write")
     return ("input_uncached",)
-
-
-def _fee(card: RateCard, bucket: str) -> int:
-    rate = card.rates.get(bucket)
-    return 0 if rate is None else _amount(rate, 1, 0)
-
-
-def _dearest(card: RateCard, buckets: tuple[str, ...], count: int, input_tokens: int) -> int:
-    rates = [rate for rate in map(card.rate, buckets) if rate is not None]
-    return max((_amount(rate, count, input_tokens) for rate in rates), default=0)
-
-
-def _amount(rate: Rate, count: int, input_tokens: int) -> int:
-    """Pico-dollars for `count` at the dearest step a request of up to `input_tokens` can reach; rounded up."""
-    return max(-(-count * top // bottom) for top, bottom in rate.reachable(input_tokens))
 
 
 @cache
