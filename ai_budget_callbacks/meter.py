@@ -208,8 +208,9 @@ class Meter:
             self._say("down", "The ledger is down; calls go on uncounted because no budget here stops them.")
             admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned())
             opened = OpenCall(call=call, admission=admission, hold=None, scopes=self._scopes(scopes))
-        held = admission.held_pico
-        self._emit(CallReserved(call=call, held_usd=None if held is None else usd_decimal(held)))
+        if self._listeners:
+            held = admission.held_pico
+            self._emit(CallReserved(call=call, held_usd=None if held is None else usd_decimal(held)))
         return opened
 
     def _scopes(self, scopes: Sequence[str]) -> tuple[str, ...]:

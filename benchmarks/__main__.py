@@ -148,8 +148,9 @@ def meter_pair(path: Path) -> Callable[[], Any]:
     return lambda: meter.settle(meter.reserve(call()), outcome)
 
 
-def chain(path: Path | None) -> Callable[[], Any]:
-    """A prompt and a fake model, in process, with and without the handler."""
+def chain(path: Path | None, *, idle: bool = False) -> Callable[[], Any]:
+    """A prompt and a fake model, in process: without a handler, with one that does nothing, and with ours."""
+    from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
     from langchain_core.prompts import ChatPromptTemplate
@@ -166,6 +167,9 @@ def chain(path: Path | None) -> Callable[[], Any]:
 
     model = GenericFakeChatModel(messages=answers(), metadata={"ls_provider": "openai", "ls_model_name": "gpt-4o-mini"})
     made = ChatPromptTemplate.from_messages([("human", "{question}")]) | model
+    if idle:
+        nothing = BaseCallbackHandler()
+        return lambda: made.invoke({"question": "hi"}, config={"callbacks": [nothing]})
     if path is None:
         return lambda: made.invoke({"question": "hi"})
     handler = BudgetCallbackHandler(Budget(usd="1000000"), ledger=str(path))
@@ -197,6 +201,7 @@ def main() -> None:
             "meter.reserve + settle": meter_pair(where / "meter.db"),
             "pricing one warm call": cost,
             "chain without handler": chain(None),
+            "chain with a do-nothing handler": chain(None, idle=True),
             "chain with handler": chain(where / "chain.db"),
         }
         taken: dict[str, list[float]] = {name: [] for name in runners}

@@ -202,3 +202,30 @@ print([m for m in {heavy!r} if m in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip().endswith("[]")
+
+
+def test_the_views_are_readable_without_our_code(ledger):
+    import sqlite3
+
+    conn = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    conn.row_factory = sqlite3.Row
+    rows = {name: [dict(row) for row in conn.execute(f"SELECT * FROM {name}")] for name in (
+        "calls", "runs", "spend_by_day", "spend_by_model", "open_holds", "balances")}  # fmt: skip
+    conn.close()
+    assert [(row["user"], row["cost_usd"], row["booked_usd"]) for row in rows["calls"]] == [
+        ("alice", "0.00021", "0.000210000000")] * 3 + [("bob", "0.00021", "0.000210000000")]  # fmt: skip
+    assert [row["spent_usd"] for row in rows["runs"]] == ["0.000210000000"] * 4
+    assert [(row["calls"], row["spent_usd"]) for row in rows["spend_by_day"]] == [(4, "0.000840000000")]
+    assert [(row["model"], row["input_tokens"], row["spent_usd"]) for row in rows["spend_by_model"]] == [
+        ("gpt-4o-mini", 4000, "0.000840000000")]  # fmt: skip
+    assert rows["open_holds"] == []
+    assert [(row["unit"], row["spent"], row["held"]) for row in rows["balances"]] == [
+        ("usd", "0.000840000000", "0.000000000000")]  # fmt: skip
+
+
+def test_sqlite_utils_reads_the_file_as_the_demo_says(ledger):
+    out = subprocess.run(
+        [sys.executable, "-m", "sqlite_utils", "rows", ledger, "calls", "--limit", "3"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert [row["cost_usd"] for row in json.loads(out.stdout)] == ["0.00021"] * 3
