@@ -125,13 +125,12 @@ def _estimate(
 
 
 def _held_pico(estimate: Estimate, policy: Policy, *, priced: bool) -> int | None:
-    if policy.reserve == "none":
-        return 0
-    if isinstance(policy.reserve, int):
-        return policy.reserve
-    if not priced:
-        return policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
-    return estimate.usd_pico
+    reserved = policy.reserve if isinstance(policy.reserve, int) else 0
+    if not priced and isinstance(policy.on_unpriced, int):
+        return max(reserved, policy.on_unpriced)
+    if policy.reserve == "none" or reserved:
+        return reserved
+    return estimate.usd_pico if priced else None
 
 
 def _want(

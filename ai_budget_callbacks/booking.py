@@ -77,7 +77,7 @@ def book_outcome(
         usage, counted = _complete(usage, outcome, call)
         return _measured(draft, usage, outcome, book, policy, counted=counted)
     if outcome.kind == "unknown":
-        return _unknown(draft, admission)
+        return _unknown(draft, admission, policy)
     return _counted(draft, outcome, admission, policy)
 
 
@@ -130,11 +130,12 @@ def _measured(
     return posting
 
 
-def _unknown(draft: Posting, admission: Admission) -> Posting:
+def _unknown(draft: Posting, admission: Admission, policy: Policy) -> Posting:
+    allowed = policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
     return replace(
         draft,
         reason=draft.reason or "the outcome was never seen",
-        booked_pico=admission.estimate.usd_pico,
+        booked_pico=admission.estimate.usd_pico if admission.card is not None else allowed,
         booked_tokens=admission.estimate.tokens,
         keep_hold=True,
     )
@@ -147,7 +148,8 @@ def _counted(draft: Posting, outcome: Outcome, admission: Admission, policy: Pol
         "output_text": _tokens(outcome.output_bytes),
     }
     usage = Usage(buckets=MappingProxyType({name: count for name, count in counts.items() if count}), reader="counted")
-    keep = outcome.kind == "cut" or outcome.hidden_reasoning or policy.reserve == "worst_case"
+    unseen = outcome.hidden_reasoning or not outcome.output_bytes
+    keep = outcome.kind == "cut" or unseen or policy.reserve == "worst_case"
     reason = outcome.reason or "the provider reported no usage"
     posting = replace(draft, usage=usage, reason=reason, booked_tokens=usage.total_tokens, keep_hold=keep)
     if admission.card is None:

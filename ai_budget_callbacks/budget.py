@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 FIELDS = ("user", "thread", "agent", "node", "tool", "model", "provider", "framework")
+_ALIASES = {"user_id": "user", "thread_id": "thread"}  # as the frameworks' own metadata call them
 UNITS = ("usd", "tokens", "calls")
 NONE = "(none)"
 
@@ -246,8 +247,15 @@ def _first_change(budget: Budget, at: datetime) -> datetime:
     return step
 
 
+def _matches(name: str, value: str, pattern: str) -> bool:
+    if name in {"model", "provider", "framework"}:  # names of machines, which nobody means by their case
+        value, pattern = value.lower(), pattern.lower()
+    return fnmatchcase(value, pattern)
+
+
 def call_field(call: Call, name: str, resolved_model: str | None) -> str | None:
     """The value of a scope field for a call, or None when the call lacks it."""
+    name = _ALIASES.get(name, name)
     if name == "model":
         return resolved_model or call.model
     if name == "provider":
@@ -302,8 +310,8 @@ class Attached:
     def applies(self, call: Call, resolved_model: str | None) -> bool:
         """Whether the call's fields match this budget's `match`."""
         for name, pattern in (self.budget.match or {}).items():
-            value = call_field(call, name, resolved_model)
-            if value is None or not fnmatchcase(value, pattern):
+            values = (resolved_model, call.model) if name == "model" else (call_field(call, name, resolved_model),)
+            if not any(value is not None and _matches(name, value, pattern) for value in values):
                 return False
         return True
 

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ai_budget_callbacks import messages
 from ai_budget_callbacks.admission import Admission, Policy, admit
 from ai_budget_callbacks.booking import Outcome, book_outcome
-from ai_budget_callbacks.budget import Attached, BalanceKey, Budget, window_end
+from ai_budget_callbacks.budget import Attached, Budget, window_end
 from ai_budget_callbacks.errors import (
     BudgetExceeded,
     ConfigError,
@@ -31,7 +31,7 @@ from ai_budget_callbacks.errors import (
 )
 from ai_budget_callbacks.events import CallRefused, CallReleased, CallReserved, CallSettled, Event, Listener
 from ai_budget_callbacks.learned import Samples
-from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Posting, Query, open_ledger
+from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Query, open_ledger
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.money import pico_from_usd, usd_decimal
 from ai_budget_callbacks.pricing import Price, PriceBook
@@ -41,7 +41,7 @@ from ai_budget_callbacks.settings import default_ledger
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ai_budget_callbacks.usage import Call
 from ai_budget_callbacks.watch import Watch
@@ -51,6 +51,7 @@ __all__ = ["BalanceView", "Meter", "OpenCall", "Outcome"]
 log = logging.getLogger("ai_budget_callbacks")
 
 _CLOSED_RUNS = 10_000
+_SPOOL_TRIES = 1_000
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 _WARN_EVERY_S = 60.0
 
@@ -75,6 +76,15 @@ class OpenCall:
     def booked_as(self) -> Call:
         """The call under the id the ledger knows it by: another one where the caller used an id twice."""
         return self.call if self.hold is None else self.hold.call
+
+
+@dataclass(slots=True)
+class _Unwritten:
+    """Something the ledger could not take yet."""
+
+    call_id: str
+    write: Callable[[], object]
+    tries: int = 0
 
 
 class Meter:
@@ -139,7 +149,7 @@ class Meter:
         self._closed_runs: OrderedDict[str, Refusal] = OrderedDict()
         self._unpriced: set[tuple[str, str]] = set()
         self._said: dict[str, float] = {}
-        self._spool: list[tuple[Posting, tuple[BalanceKey, ...], tuple[str, ...]]] = []
+        self._spool: deque[_Unwritten] = deque()
         self._shut = False
         self.ledger.sweep(datetime.now(UTC))
         _meters.add(self)
@@ -296,10 +306,13 @@ class Meter:
         if posting.status == "unpriced" and posting.booked_pico is None and not opened.admission.held_pico:
             self._unpriced.add((opened.call.provider, opened.call.model))
         keys = tuple(want.key for want in opened.admission.wants)
+        scopes = opened.scopes
         try:
-            settled = self.ledger.settle(posting, keys=keys, scopes=opened.scopes)
+            settled = self.ledger.settle(posting, keys=keys, scopes=scopes)
         except LedgerError as error:
-            self._spool.append((posting, keys, opened.scopes))
+            self._spool.append(
+                _Unwritten(posting.call.id, lambda: self.ledger.settle(posting, keys=keys, scopes=scopes))
+            )
             log.error(
                 "The cost of a call could not be written and is kept in memory until the next call: %s", error.message
             )
@@ -326,8 +339,9 @@ class Meter:
         try:
             self.ledger.release(opened.booked_as.id)
         except LedgerError as error:
-            # The hold stays and will be swept as unknown: wrong on the safe side, and visible.
-            log.error("A hold could not be released and will be booked as unknown when it expires: %s", error.message)
+            # If it cannot be written later either it is swept as unknown: wrong on the safe side, and visible.
+            self._spool.append(_Unwritten(opened.call.id, lambda: self.ledger.release(opened.booked_as.id)))
+            log.error("A hold could not be released and is tried again at the next call: %s", error.message)
             return
         self._emit(CallReleased(call=opened.call, reason=reason))
 
@@ -362,17 +376,24 @@ class Meter:
     # -- small parts
 
     def replay(self) -> None:
-        """Write settles that could not be written before; by key, so that none is written twice."""
-        while self._spool:
-            posting, keys, scopes = self._spool[0]
+        """Write what could not be written before; by key, so that nothing is written twice."""
+        for _ in range(len(self._spool)):
             try:
-                self.ledger.settle(posting, keys=keys, scopes=scopes)
-            except LedgerError:
+                item = self._spool.popleft()
+            except IndexError:  # another thread took it
                 return
-            with self._lock:
-                if self._spool and self._spool[0][0] is posting:
-                    del self._spool[0]
-            log.warning("A spooled cost was written: call %s.", posting.call.id)
+            try:
+                item.write()
+            except LedgerError as error:
+                item.tries += 1
+                if item.tries < _SPOOL_TRIES:
+                    self._spool.append(item)
+                else:
+                    log.error(
+                        "Call %s is given up; its hold will be booked as unknown: %s", item.call_id, error.message
+                    )
+            else:
+                log.warning("What could not be written before is on the ledger now: call %s.", item.call_id)
 
     def _note_unpriced(self, call: Call, admission: Admission) -> None:
         stops = next((a.budget for a in admission.attached if a.budget.unit == "usd" and a.budget.stops), None)

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, LedgerError, PriceUnknown, Refusal
+from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, PriceUnknown, Refusal
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.report import summarise
@@ -34,6 +34,7 @@ __all__ = [
     "abandon",
     "abandon_run",
     "begin",
+    "call_id_for",
     "current_runs",
     "default_meter",
     "finish",
@@ -251,6 +252,7 @@ class _Live:
 
     run_id: str | None
     runs: tuple[Run, ...]
+    mark: object = None
     opened: list[tuple[Meter, OpenCall]] = field(default_factory=list)
     forget: list[Callable[[], object]] = field(default_factory=list)
 
@@ -260,7 +262,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_live.clear)  # calls in flight at a fork are the parent's to end
 
 
-def begin(call: Call, target: Target, runs: tuple[Run, ...], forget: Callable[[], object]) -> OpenCall:
+def call_id_for(run_id: str, mark: object) -> str:
+    """The id of a call that a framework announces under a run id.
+
+    Users may give one run id to several calls at once (`config={"run_id": …}`). What all handlers of one announcement
+    are given, and no other call is, tells them apart.
+
+    Args:
+        run_id: As the framework says.
+        mark: An object of this announcement (LangChain: the parameters all handlers of the event share).
+    """
+    with _state_lock:
+        number, call_id = 1, run_id
+        while (live := _live.get(call_id)) is not None and live.mark is not mark:
+            number += 1
+            call_id = f"{run_id}~{number}"
+        _live.setdefault(call_id, _Live(None, (), mark))  # taken from now on; begin() or a refusal clears it
+        return call_id
+
+
+def begin(call: Call, target: Target, runs: tuple[Run, ...], *, mark: object, forget: Callable[[], object]) -> OpenCall:
     """Admit a call at one meter, before it is sent.
 
     A refusal takes back what other meters of this process held for the same call, since nothing will be sent, and
@@ -270,29 +291,34 @@ def begin(call: Call, target: Target, runs: tuple[Run, ...], forget: Callable[[]
         call: The call.
         target: The meter, with the budgets and scopes it brings.
         runs: `track()` blocks around the call.
+        mark: As for `call_id_for`.
         forget: Called when another meter's refusal takes this call back.
 
     Raises:
         BudgetExceeded, PriceUnknown, LedgerError, ConfigError: See `Meter.reserve`.
     """
     try:
-        for run in runs:
-            if run.exceeded:
-                assert run._refusal is not None  # noqa: SLF001 - same module
-                raise run._refusal.again()  # noqa: SLF001
+        _refuse_exceeded(runs)
         opened = target.meter.reserve(call, extra=target.extra, scopes=target.scopes)
     except (BudgetExceeded, PriceUnknown) as refusal:
         _close(call, target.meter, runs, refusal)
         _take_back(call)
         raise
-    except (LedgerError, ConfigError):
+    except BaseException:  # whatever stopped it, nothing will be sent
         _take_back(call)
         raise
     with _state_lock:
-        live = _live.setdefault(call.id, _Live(call.who.run_id, runs))
+        live = _live.setdefault(call.id, _Live(None, (), mark))
+        live.run_id, live.runs = call.who.run_id, runs
         live.opened.append((target.meter, opened))
         live.forget.append(forget)
     return opened
+
+
+def _refuse_exceeded(runs: tuple[Run, ...]) -> None:
+    for run in runs:
+        if run._refusal is not None:  # noqa: SLF001 - same module
+            raise run._refusal.again()  # noqa: SLF001
 
 
 def _take_back(call: Call) -> None:

@@ -25,7 +25,14 @@ _OWN_IDS = ("run-", "run--", "lc_")
 
 
 def outcome_of(
-    result: Any, *, choices: int, provider: str, last_chunk_usage: Any = None, hidden_reasoning: bool = False
+    result: Any,
+    *,
+    choices: int,
+    provider: str,
+    last_chunk_usage: Any = None,
+    hidden_reasoning: bool = False,
+    asked_speed: str | None = None,
+    shared: bool = False,
 ) -> Outcome:
     """What an end event says.
 
@@ -36,13 +43,17 @@ def outcome_of(
         last_chunk_usage: The last chunk's `usage_metadata` when several chunks of one stream carried usage: those
             numbers are cumulative and LangChain adds them up (facts/langchain.md 9).
         hidden_reasoning: Whether the model may reason out of sight.
+        asked_speed: The speed the request asked for; streams lose the one that was served.
+        shared: One of several prompts of a `generate`.
     """
     message = first_message(result)
-    if message is not None and is_cache_hit(message):
+    if message is not None and is_cache_hit(message, result, shared=shared):
         return Outcome(kind="cached", response=result)
     metadata = mapping(getattr(message, "response_metadata", None))
     llm_output = mapping(getattr(result, "llm_output", None))
     usage = _usage(message, metadata, llm_output, provider, choices, last_chunk_usage)
+    if usage is not None and usage.reader == READER and asked_speed and usage.terms.speed is None:
+        usage = replace(usage, terms=replace(usage.terms, speed=asked_speed))
     model = metadata.get("model_name") or metadata.get("model") or llm_output.get("model_name")
     return Outcome(
         kind="answer",
@@ -63,10 +74,23 @@ def first_message(result: Any) -> Any:
     return None
 
 
-def is_cache_hit(message: Any) -> bool:
-    """Whether LangChain served a message from its LLM cache: it marks those with an int 0 under `total_cost`."""
+def is_cache_hit(message: Any, result: Any, *, shared: bool) -> bool:
+    """Whether LangChain served a message from its LLM cache: it marks those with an int 0 under `total_cost`.
+
+    The mark is put on the stored object, so a paid answer bears it too when another prompt of the same `generate` hit
+    that entry before its end event. A hit has no `llm_output`; a prompt that shares its `generate` and could be either
+    (the Responses API has no `llm_output` at all) is booked, never free.
+    """
     metadata = getattr(message, "usage_metadata", None)
-    return isinstance(metadata, Mapping) and metadata.get("total_cost", 1) == 0
+    if not isinstance(metadata, Mapping) or metadata.get("total_cost", 1) != 0:
+        return False
+    if getattr(result, "llm_output", None):
+        return False
+    return not (shared and metadata.get("input_tokens") and _from_responses(message))
+
+
+def _from_responses(message: Any) -> bool:
+    return str(getattr(message, "id", "") or "").startswith("resp_")
 
 
 def counted_elsewhere(result: Any) -> bool:
@@ -141,8 +165,12 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
     counts.put("cache_write_5m", five_minutes)
     counts.put("cache_write_1h", one_hour)
     counts.put("input_audio", audio_in)
-    counts.put("output_text", counts.rest(total_out or 0, reasoning, audio_out))
-    counts.put("output_reasoning", reasoning)
+    on_top = max((counts.read(found, "total_tokens") or 0) - (total_in or 0) - (total_out or 0), 0)
+    if on_top and on_top != reasoning:
+        counts.flag("inconsistent")  # whatever it is, the larger reading cannot undercharge
+    within = 0 if on_top == reasoning else reasoning
+    counts.put("output_text", counts.rest(total_out or 0, within, audio_out))
+    counts.put("output_reasoning", within + on_top)
     counts.put("output_audio", audio_out)
     return Usage(
         buckets=MappingProxyType(counts.buckets),

@@ -78,11 +78,12 @@ def judge(error: BaseException, result: Any, *, choices: int, provider: str, las
 
 
 def _chain(error: BaseException) -> list[BaseException]:
+    """The error and its causes. Never its context: that may be an unrelated request of the user's own code."""
     found: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and len(found) < _DEPTH:
         found.append(current)
-        current = current.__cause__ or current.__context__
+        current = current.__cause__
     return found
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import uuid
+import weakref
 from collections import OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -30,7 +32,7 @@ from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
 from ai_budget_callbacks.report import summarise
-from ai_budget_callbacks.scope import Run, Target, abandon, abandon_run, begin, current_runs, finish
+from ai_budget_callbacks.scope import Run, Target, abandon, abandon_run, begin, call_id_for, current_runs, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +46,7 @@ __all__ = ["BudgetCallbackHandler", "CaptureHandler"]
 log = logging.getLogger("ai_budget_callbacks")
 
 _LATE = 1_000
+_handlers: weakref.WeakSet[CaptureHandler] = weakref.WeakSet()
 
 
 @dataclass(slots=True)
@@ -82,7 +85,13 @@ class CaptureHandler(BaseCallbackHandler):
         self._lock = ForkSafeLock()
         self._hosts_named: set[str] = set()
         self._tasks = TaskWatch(self._lost)
+        _handlers.add(self)
         self._refused_batches: deque[tuple[Any, AIBudgetError]] = deque(maxlen=64)
+
+    def forget_calls(self) -> None:
+        """In a forked child: calls in flight are the parent's to end."""
+        self._ongoing.clear()
+        self._late.clear()
 
     def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
         """Meters that count a call made under these `track()` blocks."""
@@ -155,7 +164,9 @@ class CaptureHandler(BaseCallbackHandler):
 
     def _lost(self, call_ids: list[str]) -> None:
         """Calls whose task ended before they did."""
-        abandon(self._set_aside(call_ids), "its task ended while it was open (a cancelled call gives no event)")
+        left = [self._ongoing[key].call.id for key in call_ids if key in self._ongoing]
+        self._set_aside(call_ids)
+        abandon(left, "its task ended while it was open (a cancelled call gives no event)")
 
     def _set_aside(self, call_ids: Sequence[str]) -> list[str]:
         """Keep what a late end event needs; returns the ids that were open."""
@@ -199,13 +210,15 @@ class CaptureHandler(BaseCallbackHandler):
         targets = self.targets(runs)
         if not targets:
             return
+        params = kwargs.get("invocation_params") or {}
+        mark = kwargs.get("invocation_params") or messages  # one object for all handlers of this event, and no other's
+        call_id = call_id_for(str(run_id), mark)
         if str(run_id) in self._ongoing:
             raise ConfigError(
-                f"Two calls at once have the run_id {run_id}: they cannot be told apart. Give each its own."
+                f"Two calls at once have the run_id {run_id} and cannot be told apart. Give each its own."
             )
-        params = kwargs.get("invocation_params") or {}
         call = build_call(
-            run_id=run_id,
+            run_id=call_id,
             node=self._tree.above(parent_run_id),
             parent_run_id=parent_run_id,
             provider=self._provider(targets[0].meter, serialized, kwargs.get("metadata") or {}),
@@ -220,7 +233,8 @@ class CaptureHandler(BaseCallbackHandler):
         try:
             self._refuse_rest_of(batch)
             for target in targets:
-                opened = begin(call, target, runs, functools.partial(self._ongoing.pop, call.id, None))
+                forget = functools.partial(self._ongoing.pop, str(run_id), None)
+                opened = begin(call, target, runs, mark=mark, forget=forget)
                 ongoing.opened.append((target.meter, opened))
         except AIBudgetError as error:
             if isinstance(error, Refusal):
@@ -230,8 +244,8 @@ class CaptureHandler(BaseCallbackHandler):
             raise adapted(error) from None
         if any(target.meter.store_content for target in targets):
             ongoing.prompt = [getattr(message, "content", message) for message in messages]
-        ongoing.task = self._tasks.opened(call.id)
-        self._ongoing[call.id] = ongoing
+        ongoing.task = self._tasks.opened(str(run_id))
+        self._ongoing[str(run_id)] = ongoing
 
     def _refuse_rest_of(self, batch: Any) -> None:
         """A prompt of a `generate` was refused, so none of them is sent; later prompts need not ask."""
@@ -247,7 +261,7 @@ class CaptureHandler(BaseCallbackHandler):
 
     def _siblings(self, batch: Any) -> list[_Ongoing]:
         with self._lock:
-            keys = [key for key, item in self._ongoing.items() if item.batch is batch]
+            keys = [key for key, item in list(self._ongoing.items()) if item.batch is batch]
             return [self._ongoing.pop(key) for key in keys]
 
     def _provider(self, meter: Meter, serialized: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
@@ -281,14 +295,7 @@ class CaptureHandler(BaseCallbackHandler):
         if ongoing.batch is not None and counted_elsewhere(response):
             self._finish(ongoing, None, "counted with the first prompt of its batch: one response")
         else:
-            outcome = outcome_of(
-                response,
-                choices=ongoing.call.request.choices,
-                provider=ongoing.call.provider,
-                last_chunk_usage=ongoing.last_chunk_usage,
-                hidden_reasoning=ongoing.hidden_reasoning,
-            )
-            self._finish(ongoing, outcome, "", response)
+            self._finish(ongoing, _read(response, ongoing), "", response)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Release what was never billed; settle what was, or may have been."""
@@ -305,12 +312,13 @@ class CaptureHandler(BaseCallbackHandler):
         # the error under way is the one the caller must see; a crossing is noted and closes, and is not raised over it
         with suppress(AIBudgetError):
             self._finish(ongoing, failure.outcome, failure.reason, kwargs.get("response"))
+        self._lose_siblings(ongoing)
 
     def _pop(self, run_id: UUID) -> _Ongoing | None:
         with self._lock:
             ongoing = self._ongoing.pop(str(run_id), None) or self._late.pop(str(run_id), None)
         if ongoing is not None:
-            self._tasks.ended(ongoing.task, ongoing.call.id)
+            self._tasks.ended(ongoing.task, str(run_id))
         return ongoing
 
     def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str, response: Any = None) -> None:
@@ -323,6 +331,9 @@ class CaptureHandler(BaseCallbackHandler):
                 finish(opened, meter, outcome, reason)
             except AIBudgetError as error:
                 first = first or error
+            except Exception:
+                # ours, not the user's: the answer is theirs all the same, and the hold is swept as unknown
+                log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
         if ongoing.call.who.run_id == ongoing.call.id:  # the call was its own root
             for meter, _ in ongoing.opened:
                 meter.forget_run(ongoing.call.id)
@@ -333,15 +344,34 @@ class CaptureHandler(BaseCallbackHandler):
             raise adapted(first) from None
 
     def _lose_siblings(self, ongoing: _Ongoing) -> None:
-        """A raise at one prompt's end costs the other prompts of a sync `generate` their end events, though paid."""
+        """A failure of one prompt costs the others of a sync `generate` their end events, though some are paid."""
         if ongoing.batch is None:
             return
-        unknown = Outcome(kind="unknown", reason="paid; its end event was lost when another prompt's end raised")
+        unknown = Outcome(kind="unknown", reason="its end event was lost when another prompt of its generate() failed")
         for sibling in self._siblings(ongoing.batch):
-            self._late[sibling.call.id] = sibling
+            self._late[sibling.call.id.partition("~")[0]] = sibling
             for meter, opened in sibling.opened:
                 with suppress(AIBudgetError):
                     finish(opened, meter, unknown)
+
+
+def _read(response: Any, ongoing: _Ongoing) -> Outcome:
+    """What an end event says; an answer that our own reader cannot read is booked as unknown, loudly."""
+    try:
+        return outcome_of(
+            response,
+            choices=ongoing.call.request.choices,
+            provider=ongoing.call.provider,
+            last_chunk_usage=ongoing.last_chunk_usage,
+            hidden_reasoning=ongoing.hidden_reasoning,
+            asked_speed=ongoing.call.request.speed,
+            shared=ongoing.batch is not None,
+        )
+    except Exception as error:
+        log.exception("An answer of %r could not be read and is booked as unknown.", ongoing.call.model)
+        return Outcome(
+            kind="unknown", reason=f"its usage could not be read ({type(error).__name__})", response=response
+        )
 
 
 def _with_content(outcome: Outcome, prompt: Any, response: Any) -> Outcome:
@@ -351,6 +381,15 @@ def _with_content(outcome: Outcome, prompt: Any, response: Any) -> Outcome:
         for generation in generations
     ]
     return replace(outcome, content={"prompt": prompt, "completion": answer})
+
+
+def _forget_the_parents_calls() -> None:
+    for handler in list(_handlers):
+        handler.forget_calls()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents_calls)
 
 
 class BudgetCallbackHandler(CaptureHandler):
@@ -426,5 +465,6 @@ class BudgetCallbackHandler(CaptureHandler):
     def close(self) -> None:
         """Close the meter this handler made. Later starts raise `ConfigError`, so that none goes uncounted."""
         self._closed = True
+        self._lost(list(self._ongoing))  # what is in flight is booked as unknown while the ledger is open
         if self._owns_meter:
             self.meter.close()

@@ -26,7 +26,8 @@ _URL_VARIABLES = {
     "openai": ("OPENAI_API_BASE", "OPENAI_BASE_URL"),
     "anthropic": ("ANTHROPIC_API_URL", "ANTHROPIC_BASE_URL"),
 }
-_NOT_USERS = ("ls_", "lc_", "langgraph_", "checkpoint_", "__", "user_id", "thread_id", "revision_id")
+_NOT_USERS = ("ls_", "lc_", "langgraph_", "checkpoint_", "__")  # the frameworks' own keys, by how they begin
+_FIELDS = frozenset({"user_id", "thread_id", "revision_id"})
 _TEXT_TYPES = frozenset({"text", "input_text", "output_text", "refusal"})
 _OPAQUE_TYPES = frozenset(
     {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "document", "video", "media"}
@@ -42,6 +43,10 @@ _HOSTED = (
     "mcp",
     "advisor",
 )
+_HOSTED_PARAMS = ("mcp_servers", "web_search_options")
+# the provider adds text of unknown length to the request
+_UNBOUNDED = ("previous_response_id", "conversation")
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _REASONING_KEYS = ("reasoning", "reasoning_effort", "thinking", "thinking_budget")
 
 
@@ -94,10 +99,12 @@ def _who(
     own = {
         key: str(value)
         for key, value in metadata.items()
-        if not key.startswith(_NOT_USERS) and isinstance(value, (str, int, float, bool))
+        if not key.startswith(_NOT_USERS) and key not in _FIELDS and isinstance(value, (str, int, float, bool))
     }
     around = runs[-1] if runs else None
-    user = metadata.get("user_id", around.user if around else None)
+    user = metadata.get("user_id")
+    if user is None and around is not None:
+        user = around.user
     thread = metadata.get("thread_id")
     return Who(
         run_id=runs[0].id if runs else root,
@@ -118,18 +125,16 @@ def _request(messages: Sequence[Any], params: Mapping[str, Any], metadata: Mappi
     for message in messages:
         one_size, one_parts, one_cached = _message(message)
         size, parts, cached = size + one_size, parts + one_parts, cached or one_cached
+    params = {**params, **(params.get("extra_body") or {})}  # what is sent, whichever way it was given
     tools = params.get("tools") or params.get("functions") or ()
-    schemas = [*tools, *([params["response_format"]] if isinstance(params.get("response_format"), Mapping) else ())]
-    if params.get("previous_response_id"):
-        parts += 1  # the provider adds a conversation of unknown length
-    limit = next(
-        (params[key] for key in ("max_completion_tokens", "max_tokens", "max_output_tokens") if params.get(key)),
-        metadata.get("ls_max_tokens"),
-    )
+    schemas = [*tools, *(params[key] for key in ("response_format", "text") if params.get(key) is not None)]
+    parts += sum(1 for key in _UNBOUNDED if params.get(key)) + isinstance(params.get("prompt"), Mapping)
+    limits = [params[key] for key in _OUTPUT_LIMITS if type(params.get(key)) is int] or [metadata.get("ls_max_tokens")]
+    limit = max(filter(None, limits), default=None)
     return Request(
         text_bytes=size,
         messages=len(messages),
-        tool_bytes=sum(len(_json(schema)) for schema in schemas),
+        tool_bytes=sum(len(_json(_schema(schema))) for schema in schemas),
         tools=len(tools),
         max_output_tokens=limit if type(limit) is int and limit > 0 else None,
         choices=max(_positive(params.get("n")), _positive(params.get("best_of"))),
@@ -137,8 +142,17 @@ def _request(messages: Sequence[Any], params: Mapping[str, Any], metadata: Mappi
         service_tier=_text(params.get("service_tier")),
         speed=_text(params.get("speed") or (params.get("model_kwargs") or {}).get("speed")),
         other_parts=parts,
-        hosted_tools=tuple(str(t["type"]) for t in tools if isinstance(t, Mapping) and _hosted(t)),
+        hosted_tools=(
+            *(str(t["type"]) for t in tools if isinstance(t, Mapping) and _hosted(t)),
+            *(key for key in _HOSTED_PARAMS if params.get(key)),
+        ),
     )
+
+
+def _schema(value: Any) -> Any:
+    """A schema as it is sent: a pydantic class becomes its JSON schema."""
+    made = getattr(value, "model_json_schema", None)
+    return made() if isinstance(value, type) and made is not None else value
 
 
 def _text(value: Any) -> str | None:
@@ -172,8 +186,8 @@ def _message(message: Any) -> tuple[int, int, bool]:
             size += text_bytes(block["text"])
         else:
             size += len(_json(block))
-    calls = getattr(message, "tool_calls", None) or ()
-    size += sum(len(_json(call)) for call in calls)
+    for name in ("tool_calls", "invalid_tool_calls"):
+        size += sum(len(_json(call)) for call in getattr(message, name, None) or ())
     for key in ("name", "tool_call_id"):
         size += len(str(getattr(message, key, None) or ""))
     return size, parts, cached
@@ -198,8 +212,10 @@ def base_url(serialized: Mapping[str, Any]) -> str | None:
         value = kwargs.get(key)
         if isinstance(value, str) and value:
             return value
-    family = "anthropic" if "anthropic" in (serialized.get("id") or ()) else "openai"
-    return next((os.environ[name] for name in _URL_VARIABLES[family] if os.environ.get(name)), None)
+    names = [
+        name for family, names in _URL_VARIABLES.items() if family in (serialized.get("id") or ()) for name in names
+    ]
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def is_loopback(url: str) -> bool:

@@ -63,6 +63,7 @@ class Connection:
         self._identity: tuple[int, int] | None = None
         self._pid = os.getpid()
         self._closed = False
+        self._writing = False
         with self.lock:
             self._open()
         with _connections_lock:
@@ -76,6 +77,10 @@ class Connection:
             full: Wait for the disk at commit (`synchronous=FULL`).
         """
         with self.lock:
+            if self._writing:
+                # a stream that is collected inside our own transaction settles here: it must not touch that one
+                raise LedgerError(f"The ledger {self.path} was re-entered inside one of its own transactions.")
+            self._writing = True
             try:
                 conn = self._current()
                 self._lock_out_others()
@@ -97,6 +102,8 @@ class Connection:
                     self._let_in_others()
             except (sqlite3.Error, OverflowError) as error:
                 raise LedgerError(explain(error, self.path)) from error
+            finally:
+                self._writing = False
 
     @contextmanager
     def read(self) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,10 @@ _AT, _STARTED = _PLAIN.index("at"), _PLAIN.index("started_at")
 
 def dumps(value: Any) -> str:
     """Compact JSON; values JSON does not know become text."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # integers past 64 bits and lone surrogates, as damaged provider JSON may have them
+        return json.dumps(value, default=str)
 
 
 def iso(at: datetime) -> str:

@@ -111,6 +111,9 @@ class SqliteLedger:
     def _merge(self, conn: Any, claim: Claim, ids: dict[int, Want], row: Any) -> Hold:
         held = {int(key): amount for key, amount in orjson.loads(row[0]).items()}
         scopes = tuple(dict.fromkeys((*orjson.loads(row[1]), *claim.scopes)))
+        for balance, want in ids.items():
+            if balance in held:
+                _check_shared(conn, balance, want, held[balance])
         held |= self._take(conn, {balance: want for balance, want in ids.items() if balance not in held})
         conn.execute(
             sql.MERGE_HOLD,
@@ -362,16 +365,25 @@ def _hold(claim: Claim, ids: Mapping[int, Want], amounts: Mapping[int, int], sco
     return Hold(call=claim.call, amounts=MappingProxyType(dict(amounts)), keys=MappingProxyType(keys), scopes=scopes)
 
 
+def _check_shared(conn: Any, balance: int, want: Want, own: int) -> None:
+    """Another meter wants a balance this call holds already: nothing more is held, but its own limit is checked."""
+    _, spent, held = conn.execute(sql.STATE, (balance,)).fetchone()
+    if want.limit is not None and (spent + held > want.limit or spent + held - own >= want.limit):
+        raise NoRoom(want, spent, held)
+
+
 def _unused_id(conn: Any, claim: Claim) -> tuple[Claim, Any]:
     """The claim under an id that has no entry, and the hold that is open under it.
 
-    A user may give one run id to several calls (`config={"run_id": …}`); each is a response of its own. A second
-    meter that claims the same call finds the hold the first one opened.
+    A user may give one run id to several calls (`config={"run_id": …}`), in several processes; each is a response of
+    its own. A second meter of this process that claims the same call finds the hold the first one opened.
     """
     call_id = claim.call.id
     for number in range(2, _REUSED_IDS):
         row = conn.execute(sql.OPEN_HOLD, (call_id,)).fetchone()
-        if row is not None or conn.execute(sql.HAS_ENTRY, (f"call:{call_id}",)).fetchone() is None:
+        if row is not None and row[2] == owners.me():
+            break
+        if row is None and conn.execute(sql.HAS_ENTRY, (f"call:{call_id}",)).fetchone() is None:
             break
         call_id = f"{claim.call.id}#{number}"
     return (claim if call_id == claim.call.id else replace(claim, call=replace(claim.call, id=call_id))), row

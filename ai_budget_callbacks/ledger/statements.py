@@ -46,7 +46,7 @@ INSERT_HOLD = """
 INSERT INTO hold(call_id, amounts, scopes, call, estimate_pico, estimate_tokens, owner, opened_at, expires_at)
 VALUES(:call_id, :amounts, :scopes, :call, :estimate_pico, :estimate_tokens, :owner, :opened_at, :expires_at)
 """
-OPEN_HOLD = "SELECT amounts, scopes, estimate_pico, estimate_tokens FROM hold WHERE call_id = ?"
+OPEN_HOLD = "SELECT amounts, scopes, owner FROM hold WHERE call_id = ?"
 MERGE_HOLD = """
 UPDATE hold SET amounts = :amounts, scopes = :scopes, expires_at = MAX(expires_at, :expires_at),
     estimate_pico = MAX(COALESCE(estimate_pico, :estimate_pico), COALESCE(:estimate_pico, estimate_pico)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["PriceBook"]
 
 _CACHE_LIMIT = 4096
+_DATE = re.compile(r"[-@](\d{8}|\d{4}-\d{2}-\d{2})\Z")
 
 
 class PriceBook:
@@ -87,7 +89,12 @@ class PriceBook:
         if not self._own:
             return None
         name = model.lower()
-        return self._own_of.get((provider, name)) or self._own.get(name)
+        undated = _DATE.sub("", name)  # a price for a model holds for its dated snapshots
+        for candidate in (name, undated) if undated != name else (name,):
+            card = self._own_of.get((provider, candidate)) or self._own.get(candidate)
+            if card is not None:
+                return card
+        return None
 
     def resolved(self, provider: str, model: str, at: datetime) -> str | None:
         """The name a model is known by: the catalogue's id, or the user's own key; None when unknown."""

@@ -415,9 +415,16 @@ def test_a_second_claim_is_checked_like_the_first(ledger):
 
 def test_a_second_claim_of_the_same_balances_holds_nothing_more(ledger):
     ledger.reserve(claim("a", want(USD, 300, LIMIT)))
-    hold = ledger.reserve(claim("a", want(USD, 300, 1)))
+    hold = ledger.reserve(claim("a", want(USD, 300, 300)))
     assert state(ledger, USD) == (0, 300)
     assert list(hold.amounts.values()) == [300]
+
+
+@pytest.mark.parametrize("limit", [299, 1])
+def test_a_second_claim_under_a_stricter_limit_is_refused_by_it(ledger, limit):
+    ledger.reserve(claim("a", want(USD, 300, LIMIT)))
+    refused(ledger, "a", want(USD, 300, limit))
+    assert state(ledger, USD) == (0, 300), "a refused second claim must leave the first hold as it was"
 
 
 def test_a_second_claim_may_take_a_partial_hold(ledger):

@@ -434,9 +434,10 @@ def test_a_named_durable_budget_is_shared_and_any_other_belongs_to_its_owner():
     [
         (None, "gpt-5", True),
         ({"model": "gpt-5*"}, "gpt-5", True),
-        ({"model": "gpt-5"}, "gpt-5", True),  # the resolved name, not the dated one that was asked for
-        ({"model": "gpt-5-2025*"}, "gpt-5", False),
-        ({"model": "GPT-5*"}, "gpt-5", False),
+        ({"model": "gpt-5"}, "gpt-5", True),  # the resolved name
+        ({"model": "gpt-5-2025*"}, "gpt-5", True),  # or the dated one that was asked for
+        ({"model": "GPT-5*"}, "gpt-5", True),  # nobody means a model by its case
+        ({"model": "gpt-4*"}, "gpt-5", False),
         ({"model": "gpt-[45]"}, "gpt-5", True),
         ({"model": "gpt-5*", "provider": "azure"}, "gpt-5", False),
         ({"model": "gpt-5*", "provider": "open*"}, "gpt-5", True),

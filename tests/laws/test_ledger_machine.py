@@ -179,6 +179,11 @@ class LedgerMachine(RuleBasedStateMachine):
         had = self.model.holds.get(call)
         lacking = [w for w in wants if had is None or w.key not in had["amounts"]]
         granted = self.model.admitted(lacking)
+        shared = [w for w in wants if had is not None and w.key in had["amounts"] and w.limit is not None]
+        for w in shared:  # held already: nothing more is held, but each meter's own limit must still admit the call
+            total = self.model.spent.get(w.key, 0) + self.model.held.get(w.key, 0)
+            if total > w.limit or total - had["amounts"][w.key] >= w.limit:
+                granted = None
         expires = self.now + ttl * HOUR
         pico = None if guess % 5 == 0 else guess
         record = claim(asked, *wants, scopes=tuple(sorted(scopes)), pico=pico, tokens=guess, expires=expires)
