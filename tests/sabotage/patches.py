@@ -38,6 +38,7 @@ PARALLEL = "tests/flow/test_parallel.py"
 GOLDENS = "tests/laws/test_goldens.py"
 CONTRACT = "tests/contract/test_ledger.py"
 BUDGET = "tests/laws/test_budget.py"
+SLIPS = "tests/flow/test_slips.py"
 
 SABOTAGES = (
     Sabotage(
@@ -98,8 +99,8 @@ SABOTAGES = (
         (
             (
                 "langchain/handler.py",
-                "        if not targets:\n            return\n        if str(run_id)",
-                "        if True:\n            return\n        if str(run_id)",
+                "        if not targets:\n            return\n",
+                "        if True:\n            return\n",
             ),
         ),
     ),
@@ -198,8 +199,8 @@ SABOTAGES = (
         (
             (
                 "meter.py",
-                "        try:\n            settled = self.ledger.settle(posting, keys=keys, scopes=opened.scopes)\n",
-                '        for item in opened.admission.attached:\n            if item.budget.at_limit == "raise" and (posting.booked_pico or 0) > item.budget.limit:\n                raise BudgetExceeded("too early", response=outcome.response)\n        try:\n            settled = self.ledger.settle(posting, keys=keys, scopes=opened.scopes)\n',
+                "        try:\n            settled = self.ledger.settle(posting, keys=keys, scopes=scopes)\n",
+                '        for item in opened.admission.attached:\n            if item.budget.at_limit == "raise" and (posting.booked_pico or 0) > item.budget.limit:\n                raise BudgetExceeded("too early", response=outcome.response)\n        try:\n            settled = self.ledger.settle(posting, keys=keys, scopes=scopes)\n',
             ),
         ),
     ),
@@ -225,7 +226,7 @@ SABOTAGES = (
         "estimate-zero",
         "nothing is held before a call: parallel calls all pass",
         PARALLEL,
-        (("admission.py", "    return estimate.usd_pico\n", "    return 0\n"),),
+        (("admission.py", "    return estimate.usd_pico if priced else None\n", "    return 0\n"),),
     ),
     Sabotage(
         "unpriced-passes",
@@ -286,5 +287,59 @@ SABOTAGES = (
         "priority is billed at the standard price",
         FIRST,
         (("pricing/catalogue.py", '        context["service_tier"] = tier\n', "        pass\n"),),
+    ),
+    Sabotage(
+        "context-walked",
+        "an unrelated error in the context releases a sent call",
+        SLIPS,
+        (
+            (
+                "langchain/failures.py",
+                "        current = current.__cause__\n",
+                "        current = current.__cause__ or current.__context__\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "stricter-limit-ignored",
+        "a second meter's limit on a shared balance is not checked",
+        SLIPS,
+        (
+            (
+                "ledger/sqlite.py",
+                "            if balance in held:\n                _check_shared",
+                "            if False:\n                _check_shared",
+            ),
+        ),
+    ),
+    Sabotage(
+        "cache-mark-trusted",
+        "a paid answer is free because its twin hit the cache",
+        SLIPS,
+        (("langchain/extract.py", '    if getattr(result, "llm_output", None):\n        return False\n', ""),),
+    ),
+    Sabotage(
+        "run-id-shared",
+        "calls at once under one run id become one entry",
+        SLIPS,
+        (("scope.py", "is not None and live.mark is not mark:", "is not None and False:"),),
+    ),
+    Sabotage(
+        "schema-not-counted",
+        "a pydantic schema is not in the worst case",
+        SLIPS,
+        (
+            (
+                "langchain/request.py",
+                "    return made() if isinstance(value, type) and made is not None else value",
+                '    return "" if isinstance(value, type) else value',
+            ),
+        ),
+    ),
+    Sabotage(
+        "reentry",
+        "a stream collected inside our transaction rolls it back",
+        SLIPS,
+        (("ledger/connection.py", "            if self._writing:\n", "            if False:\n"),),
     ),
 )
