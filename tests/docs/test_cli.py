@@ -229,3 +229,24 @@ def test_sqlite_utils_reads_the_file_as_the_demo_says(ledger):
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert [row["cost_usd"] for row in json.loads(out.stdout)] == ["0.00021"] * 3
+
+
+def test_the_live_demo_asks_for_a_key(monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    result = run("demo", "--live", "--ledger", str(tmp_path / "live.db"))
+    assert result.exit_code == 1
+    assert "OPENAI_API_KEY" in result.stdout
+    assert list(tmp_path.glob("live.db")) == []
+
+
+def test_without_its_extra_the_demo_says_what_to_install():
+    code = """
+import sys
+sys.modules["langchain"] = None  # as on a machine without it
+from ai_budget_callbacks.cli import main
+main(["demo"])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 1
+    assert "pip install 'ai-budget-callbacks[demo]'" in out.stderr
+    assert "Traceback" not in out.stderr
