@@ -41,6 +41,7 @@ __all__ = [
     "install",
     "installed",
     "track",
+    "withdraw",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -277,22 +278,22 @@ def call_id_for(run_id: str, mark: object) -> str:
         while (live := _live.get(call_id)) is not None and live.mark is not mark:
             number += 1
             call_id = f"{run_id}~{number}"
-        _live.setdefault(call_id, _Live(None, (), mark))  # taken from now on; begin() or a refusal clears it
+        _live.setdefault(call_id, _Live(None, (), mark))  # taken from now on, until it ends or is withdrawn
         return call_id
 
 
 def begin(call: Call, target: Target, runs: tuple[Run, ...], *, mark: object, forget: Callable[[], object]) -> OpenCall:
     """Admit a call at one meter, before it is sent.
 
-    A refusal takes back what other meters of this process held for the same call, since nothing will be sent, and
-    closes who got it: the block whose own budget refused, else the run.
+    A refusal closes who got it: the block whose own budget refused, else the run. Whatever stops the announcement, the
+    caller withdraws it.
 
     Args:
         call: The call.
         target: The meter, with the budgets and scopes it brings.
         runs: `track()` blocks around the call.
         mark: As for `call_id_for`.
-        forget: Called when another meter's refusal takes this call back.
+        forget: Called when the announcement is withdrawn.
 
     Raises:
         BudgetExceeded, PriceUnknown, LedgerError, ConfigError: See `Meter.reserve`.
@@ -302,10 +303,6 @@ def begin(call: Call, target: Target, runs: tuple[Run, ...], *, mark: object, fo
         opened = target.meter.reserve(call, extra=target.extra, scopes=target.scopes)
     except (BudgetExceeded, PriceUnknown) as refusal:
         _close(call, target.meter, runs, refusal)
-        _take_back(call)
-        raise
-    except BaseException:  # whatever stopped it, nothing will be sent
-        _take_back(call)
         raise
     with _state_lock:
         live = _live.setdefault(call.id, _Live(None, (), mark))
@@ -321,15 +318,19 @@ def _refuse_exceeded(runs: tuple[Run, ...]) -> None:
             raise run._refusal.again()  # noqa: SLF001
 
 
-def _take_back(call: Call) -> None:
+def withdraw(mark: object) -> None:
+    """Nothing of an announcement will be sent: give back what meters of this process held for it.
+
+    Args:
+        mark: As for `call_id_for`. Prompts of one `generate` share it: they are sent together or not at all.
+    """
     with _state_lock:
-        live = _live.pop(call.id, None)
-    if live is None:
-        return
-    for meter, opened in live.opened:
-        meter.release(opened, "another budget refused the call before it was sent")
-    for forget in live.forget:
-        forget()
+        lives = [_live.pop(call_id) for call_id, live in list(_live.items()) if live.mark is mark]
+    for live in lives:
+        for forget in live.forget:
+            forget()
+        for meter, opened in live.opened:
+            meter.release(opened, "the call was refused before it was sent")
 
 
 def _close(call: Call, meter: Meter, runs: tuple[Run, ...], refusal: Refusal) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.tracers.context import register_configure_hook
 
-from ai_budget_callbacks.langchain.handler import CaptureHandler
+from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.scope import Run, Target, installed
 
 if TYPE_CHECKING:

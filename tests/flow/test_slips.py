@@ -16,10 +16,10 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage
 from pydantic import BaseModel
 
-from ai_budget_callbacks import Budget, BudgetExceeded, Meter, Price, PriceUnknown, install, scope, track
+from ai_budget_callbacks import Budget, BudgetExceeded, ConfigError, Meter, Price, PriceUnknown, install, scope, track
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
 from ai_budget_callbacks.langchain.request import build_call
-from tests.flow.kit import audit, chat, claude, read_back, responses
+from tests.flow.kit import audit, chat, claude, read_back, responses, text_model
 from tests.support.provider import Reply
 
 USAGE = {"text": "Four.", "input_tokens": 1000, "output_tokens": 100}  # 1000 x 0.15 + 100 x 0.60 = 210 per million
@@ -390,3 +390,40 @@ def test_a_responses_answer_is_counted(serve, handler, ledger):
     far = serve(Reply(**USAGE))
     responses(far).invoke("hi", config=config(handler(Budget(usd="1"))))
     audit(far, ledger, requests=1, entries=1, usd="0.00021")
+
+
+def test_a_refused_prompt_takes_back_what_another_handler_held_for_its_siblings(serve, handler, ledger):
+    far = serve(Reply(**USAGE))
+    wide, narrow = handler(Budget(usd="5")), handler(Budget(calls=2))
+    prompts = [[HumanMessage(str(n))] for n in range(3)]
+    with pytest.raises(BudgetExceeded):
+        chat(far).generate(prompts, callbacks=[wide, narrow])
+    audit(far, ledger, requests=0, entries=0)
+
+
+def test_one_run_id_twice_at_once_in_one_handler_is_refused_and_leaves_nothing(serve, handler, ledger):
+    far = serve(Reply(delay_s=0.3, **USAGE))
+    first, shared, run_id = handler(Budget(usd="1")), handler(Budget(usd="1")), uuid.uuid4()
+    said = []
+
+    def ask():
+        try:
+            chat(far).invoke("hi", config=config(first, shared, run_id=run_id))
+        except ConfigError as error:
+            said.append(error.message)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 1
+    assert "Give each its own" in said[0]
+    audit(far, ledger, requests=1, entries=1, usd="0.00021")
+
+
+def test_a_text_batch_that_fails_costs_nothing_for_any_prompt(serve, handler, ledger):
+    far = serve(Reply(status=500))
+    with pytest.raises(Exception, match="500"):
+        text_model(far).generate(["a", "b", "c"], callbacks=[handler(Budget(usd="1"))])
+    audit(far, ledger, requests=1, entries=0)

@@ -90,7 +90,7 @@ SABOTAGES = (
         "raise-error-forgotten",
         "the handler's exceptions are swallowed",
         REFUSAL,
-        (("langchain/handler.py", "    raise_error = True\n", ""),),
+        (("langchain/capture.py", "    raise_error = True\n", ""),),
     ),
     Sabotage(
         "start-ignored",
@@ -98,7 +98,7 @@ SABOTAGES = (
         REFUSAL,
         (
             (
-                "langchain/handler.py",
+                "langchain/capture.py",
                 "        if not targets:\n            return\n",
                 "        if True:\n            return\n",
             ),
@@ -172,7 +172,7 @@ SABOTAGES = (
         "no-text-models",
         "the handler lacks on_llm_start: text models are not seen",
         FIRST,
-        (("langchain/handler.py", "    def on_llm_start(", "    def on_llm_start_("),),
+        (("langchain/capture.py", "    def on_llm_start(", "    def on_llm_start_("),),
     ),
     Sabotage(
         "tracking-off",
@@ -180,7 +180,7 @@ SABOTAGES = (
         FIRST,
         (
             (
-                "langchain/handler.py",
+                "langchain/capture.py",
                 "        runs = current_runs()\n        targets",
                 '        import os\n        if os.environ.get("PYTEST_CURRENT_TEST"):\n            return\n        runs = current_runs()\n        targets',
             ),

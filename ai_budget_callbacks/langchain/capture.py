@@ -1,0 +1,419 @@
+"""From LangChain's events to calls: events in, a few calls into the core (begin, finish, withdraw, abandon).
+
+One sync handler with `raise_error=True`: async handlers on sync paths are swallowed by design
+(`langchain_core.callbacks.manager._run_coros`). Refusal happens in the start event, before the request; nothing
+here depends on a ContextVar it sets itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import weakref
+from collections import OrderedDict, deque
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+
+from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
+from ai_budget_callbacks.langchain.errors import adapted
+from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
+from ai_budget_callbacks.langchain.failures import judge
+from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
+from ai_budget_callbacks.langchain.tasks import TaskWatch
+from ai_budget_callbacks.langchain.tree import RunTree
+from ai_budget_callbacks.locks import ForkSafeLock
+from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
+from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
+from ai_budget_callbacks.scope import (
+    Run,
+    Target,
+    abandon,
+    abandon_run,
+    begin,
+    call_id_for,
+    current_runs,
+    finish,
+    withdraw,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from ai_budget_callbacks.usage import Call
+
+__all__ = ["CaptureHandler"]
+
+log = logging.getLogger("ai_budget_callbacks")
+
+_LATE = 1_000
+_handlers: weakref.WeakSet[CaptureHandler] = weakref.WeakSet()
+
+
+@dataclass(slots=True)
+class _Ongoing:
+    """A call between its start and its end event."""
+
+    call: Call
+    opened: list[tuple[Meter, OpenCall]]
+    hidden_reasoning: bool
+    batch: object = None  # what all prompts of one `generate` share, or None for a single prompt
+    chunks_with_usage: int = 0
+    last_usage: Any = None
+    task: Any = None
+    text: bool = False  # a text model: one response for all prompts of a batch
+    prompt: Any = field(default=None, repr=False)
+
+    @property
+    def last_chunk_usage(self) -> Any:
+        """Set only when several chunks carried usage: then the last is the truth and the sum is not."""
+        # Gemini's chunks are differences, and its integration adds them up rightly
+        return self.last_usage if self.chunks_with_usage > 1 and self.call.provider != "google" else None
+
+
+class CaptureHandler(BaseCallbackHandler):
+    """What both handlers share: from LangChain's events to calls. `targets()` says which meters count them."""
+
+    raise_error = True
+    # Never False: `AsyncCallbackManager.on_llm_start` does not tell non-inline handlers of text models when any other
+    # handler is inline (langchain-core 1.8.3), and a limit that is not told does not hold.
+    run_inline = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tree = RunTree()
+        self._ongoing: dict[str, _Ongoing] = {}
+        self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
+        self._lock = ForkSafeLock()
+        self._hosts_named: set[str] = set()
+        self._tasks = TaskWatch(self._lost)
+        _handlers.add(self)
+        self._refused_batches: deque[tuple[Any, AIBudgetError]] = deque(maxlen=64)
+
+    def forget_calls(self) -> None:
+        """In a forked child: calls in flight are the parent's to end."""
+        self._ongoing.clear()
+        self._late.clear()
+
+    def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
+        """Meters that count a call made under these `track()` blocks."""
+        raise NotImplementedError
+
+    def note(self, refusal: Refusal) -> None:
+        """A call was refused or crossed."""
+
+    def forget_root(self, root: str) -> None:
+        """A root run ended."""
+
+    # -- the tree of runs
+
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember a chain so that calls below it find their root, step and tool."""
+        self._tree.start(run_id, parent_run_id, name=kwargs.get("name"))
+
+    def on_retriever_start(
+        self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember a retriever, which may call models."""
+        self._tree.start(run_id, parent_run_id, name=kwargs.get("name"))
+
+    def on_tool_start(
+        self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """Remember a tool; LLM calls inside it are attributed to it."""
+        # ToolNode runs tools with name=None; the serialised name is always there (langchain-core 1.8.3)
+        name = kwargs.get("name") or (serialized or {}).get("name") or "tool"
+        self._tree.start(run_id, parent_run_id, tool=name, tool_call_id=kwargs.get("tool_call_id"))
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chain ended."""
+        self._end_node(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A chain failed or was cancelled."""
+        self._end_node(run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool ended."""
+        self._end_node(run_id)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A tool failed."""
+        self._end_node(run_id)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """A retriever ended."""
+        self._end_node(run_id)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """A retriever failed."""
+        self._end_node(run_id)
+
+    def _end_node(self, run_id: UUID) -> None:
+        root = self._tree.end(run_id)
+        if root is None:
+            return
+        self._abandon(root)
+        self.forget_root(root)
+
+    def _abandon(self, root: str) -> None:
+        """Calls of an ended root that got no end event (a cancelled `ainvoke` fires none) become unknown."""
+        left = [key for key, item in list(self._ongoing.items()) if item.call.who.run_id == root]
+        if self._set_aside(left):
+            abandon_run(root, "its run ended while it was open (a cancelled call gives no event)")
+
+    def _lost(self, call_ids: list[str]) -> None:
+        """Calls whose task ended before they did."""
+        left = [self._ongoing[key].call.id for key in call_ids if key in self._ongoing]
+        self._set_aside(call_ids)
+        abandon(left, "its task ended while it was open (a cancelled call gives no event)")
+
+    def _set_aside(self, call_ids: Sequence[str]) -> list[str]:
+        """Keep what a late end event needs; returns the ids that were open."""
+        with self._lock:
+            left = [key for key in call_ids if key in self._ongoing]
+            for key in left:
+                self._late[key] = self._ongoing.pop(key)
+            while len(self._late) > _LATE:
+                self._late.popitem(last=False)
+        return left
+
+    # -- calls
+
+    def on_chat_model_start(
+        self,
+        serialized: Any,
+        messages: list[list[Any]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check and hold before the request. A raise here means nothing is sent."""
+        self._start(serialized or {}, messages[0] if messages else [], run_id, parent_run_id, kwargs)
+
+    def on_llm_start(
+        self, serialized: Any, prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        """The same for text models."""
+        self._start(serialized or {}, prompts[:1], run_id, parent_run_id, kwargs, text=True)
+
+    def _start(
+        self,
+        serialized: Mapping[str, Any],
+        messages: Sequence[Any],
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        kwargs: Mapping[str, Any],
+        *,
+        text: bool = False,
+    ) -> None:
+        runs = current_runs()
+        targets = self.targets(runs)
+        if not targets:
+            return
+        # one object that all handlers of this event are given, and (an empty one too) no other event's
+        mark = kwargs["invocation_params"] if kwargs.get("invocation_params") is not None else kwargs
+        call_id = call_id_for(str(run_id), mark)
+        try:
+            self._refuse_rest_of(mark)
+            if str(run_id) in self._ongoing:
+                raise ConfigError(  # noqa: TRY301 - it must be withdrawn like any refusal
+                    f"Two calls at once have the run_id {run_id} and cannot be told apart. Give each its own."
+                )
+            call = self._call(call_id, serialized, messages, parent_run_id, kwargs, runs, targets[0].meter)
+            ongoing = self._admit(call, targets, runs, str(run_id), mark)
+        except AIBudgetError as error:
+            if isinstance(error, Refusal):
+                self.note(error)
+            self._refused_batches.append((mark, error))
+            withdraw(mark)
+            raise adapted(error) from None
+        except BaseException:  # a fault of ours: nothing is sent, and nothing stays held
+            withdraw(mark)
+            raise
+        ongoing.text = text
+        ongoing.batch = mark if (kwargs.get("batch_size") or 1) > 1 else None
+        ongoing.hidden_reasoning |= asks_reasoning(kwargs.get("invocation_params") or {})
+        if any(target.meter.store_content for target in targets):
+            ongoing.prompt = [getattr(message, "content", message) for message in messages]
+        ongoing.task = self._tasks.opened(str(run_id))
+        self._ongoing[str(run_id)] = ongoing
+
+    def _call(
+        self,
+        call_id: str,
+        serialized: Mapping[str, Any],
+        messages: Sequence[Any],
+        parent_run_id: UUID | None,
+        kwargs: Mapping[str, Any],
+        runs: tuple[Run, ...],
+        meter: Meter,
+    ) -> Call:
+        return build_call(
+            run_id=call_id,
+            node=self._tree.above(parent_run_id),
+            parent_run_id=parent_run_id,
+            provider=self._provider(meter, serialized, kwargs.get("metadata") or {}),
+            serialized=serialized,
+            messages=messages,
+            kwargs=kwargs,
+            runs=runs,
+        )
+
+    def _admit(
+        self, call: Call, targets: Sequence[Target], runs: tuple[Run, ...], run_id: str, mark: object
+    ) -> _Ongoing:
+        ongoing = _Ongoing(call, [], hidden_reasoning=reasons_out_of_sight(call.provider, call.model))
+        forget = functools.partial(self._ongoing.pop, run_id, None)
+        for target in targets:
+            ongoing.opened.append((target.meter, begin(call, target, runs, mark=mark, forget=forget)))
+        return ongoing
+
+    def _refuse_rest_of(self, mark: object) -> None:
+        """A prompt of a `generate` was refused, so none of them is sent; later prompts need not ask."""
+        for refused, error in list(self._refused_batches):
+            if refused is mark:
+                raise error
+
+    def _siblings(self, batch: object) -> list[_Ongoing]:
+        with self._lock:
+            keys = [key for key, item in list(self._ongoing.items()) if item.batch is batch]
+            return [self._ongoing.pop(key) for key in keys]
+
+    def _provider(self, meter: Meter, serialized: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+        url = base_url(serialized)
+        word = metadata.get("ls_provider") or (serialized.get("id") or ["unknown"])[-1]
+        provider, certain = meter.prices.provider(url, str(word))
+        if not certain and url is not None and not is_loopback(url) and url not in self._hosts_named:
+            self._hosts_named.add(url)
+            log.warning(
+                "%s is no known provider's address; its calls are priced as %r, which is what the client says. "
+                "Declare a price of your own if that is wrong.",
+                url,
+                provider,
+            )
+        return provider
+
+    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+        """Watch for usage in chunks: when several carry it, only the last one counts."""
+        usage = getattr(getattr(chunk, "message", None), "usage_metadata", None)
+        if usage:
+            ongoing = self._ongoing.get(str(run_id))
+            if ongoing is not None and (usage.get("input_tokens") or usage.get("output_tokens")):
+                ongoing.chunks_with_usage += 1
+                ongoing.last_usage = usage
+
+    def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Price and commit, then raise if a limit with `at_limit="raise"` was crossed."""
+        ongoing = self._pop(run_id)
+        if ongoing is None:
+            return
+        if ongoing.batch is not None and counted_elsewhere(response):
+            self._finish(ongoing, None, "counted with the first prompt of its batch: one response")
+        else:
+            self._finish(ongoing, _read(response, ongoing), "", response)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Release what was never billed; settle what was, or may have been."""
+        ongoing = self._pop(run_id)
+        if ongoing is None:
+            return
+        failure = judge(
+            error,
+            kwargs.get("response"),
+            choices=ongoing.call.request.choices,
+            provider=ongoing.call.provider,
+            last_chunk_usage=ongoing.last_usage,
+        )
+        # the error under way is the one the caller must see; a crossing is noted and closes, and is not raised over it
+        with suppress(AIBudgetError):
+            self._finish(ongoing, failure.outcome, failure.reason, kwargs.get("response"))
+        if not ongoing.text:  # text models are told of an error for every prompt
+            self._lose_siblings(ongoing)
+
+    def _pop(self, run_id: UUID) -> _Ongoing | None:
+        with self._lock:
+            ongoing = self._ongoing.pop(str(run_id), None) or self._late.pop(str(run_id), None)
+        if ongoing is not None:
+            self._tasks.ended(ongoing.task, str(run_id))
+        return ongoing
+
+    def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str, response: Any = None) -> None:
+        """End the call at every meter; the first thing that must be raised is raised after all have committed."""
+        first: AIBudgetError | None = None
+        if outcome is not None and ongoing.prompt is not None:
+            outcome = _with_content(outcome, ongoing.prompt, response)
+        for meter, opened in ongoing.opened:
+            try:
+                finish(opened, meter, outcome, reason)
+            except AIBudgetError as error:
+                first = first or error
+            except Exception:
+                # ours, not the user's: the answer is theirs all the same, and the hold is swept as unknown
+                log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
+        if ongoing.call.who.run_id == ongoing.call.id:  # the call was its own root
+            for meter, _ in ongoing.opened:
+                meter.forget_run(ongoing.call.id)
+        if first is not None:
+            if isinstance(first, Refusal):
+                self.note(first)
+            self._lose_siblings(ongoing)
+            raise adapted(first) from None
+
+    def _lose_siblings(self, ongoing: _Ongoing) -> None:
+        """A failure of one prompt costs the others of a sync `generate` their end events, though some are paid."""
+        if ongoing.batch is None:
+            return
+        outcome = None  # prompts of a text model share one response, which stands with the first
+        if not ongoing.text:
+            reason = "its end event was lost when another prompt of its generate() failed"
+            outcome = Outcome(kind="unknown", reason=reason)
+        for sibling in self._siblings(ongoing.batch):
+            self._late[sibling.call.id.partition("~")[0]] = sibling
+            for meter, opened in sibling.opened:
+                with suppress(AIBudgetError):
+                    finish(opened, meter, outcome, "counted with the first prompt of its batch: one response")
+
+
+def _read(response: Any, ongoing: _Ongoing) -> Outcome:
+    """What an end event says; an answer that our own reader cannot read is booked as unknown, loudly."""
+    try:
+        return outcome_of(
+            response,
+            choices=ongoing.call.request.choices,
+            provider=ongoing.call.provider,
+            last_chunk_usage=ongoing.last_chunk_usage,
+            hidden_reasoning=ongoing.hidden_reasoning,
+            asked_speed=ongoing.call.request.speed,
+            shared=ongoing.batch is not None,
+        )
+    except Exception as error:
+        log.exception("An answer of %r could not be read and is booked as unknown.", ongoing.call.model)
+        return Outcome(
+            kind="unknown", reason=f"its usage could not be read ({type(error).__name__})", response=response
+        )
+
+
+def _with_content(outcome: Outcome, prompt: Any, response: Any) -> Outcome:
+    answer = [
+        getattr(getattr(generation, "message", None), "content", None) or getattr(generation, "text", None)
+        for generations in getattr(response, "generations", None) or ()
+        for generation in generations
+    ]
+    return replace(outcome, content={"prompt": prompt, "completion": answer})
+
+
+def _forget_the_parents_calls() -> None:
+    for handler in list(_handlers):
+        handler.forget_calls()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents_calls)
