@@ -77,7 +77,7 @@ SABOTAGES = (
     Sabotage(
         "cached-as-fresh",
         "cached tokens are priced as fresh ones",
-        FIRST,
+        FIRST + "::test_openai_cached_input_is_cheaper",
         (
             (
                 "usage/openai.py",
@@ -141,7 +141,7 @@ SABOTAGES = (
     Sabotage(
         "hold-never-released",
         "a failed call's hold stays for ever",
-        OUTCOMES,
+        OUTCOMES + "::test_an_http_error_costs_nothing",
         (("meter.py", "            self.ledger.release(opened.booked_as.id)\n", "            pass\n"),),
     ),
     Sabotage(
@@ -189,13 +189,13 @@ SABOTAGES = (
     Sabotage(
         "event-never-fired",
         "listeners are never told",
-        OUTCOMES,
+        OUTCOMES + "::test_what_settles_is_told_once",
         (("meter.py", "        for listener in self._listeners:\n", "        for listener in ():\n"),),
     ),
     Sabotage(
         "raised-before-commit",
         "the crossing is raised and the call is never booked",
-        OUTCOMES,
+        OUTCOMES + "::test_raise_at_the_limit_comes_after_the_commit_with_the_answer",
         (
             (
                 "meter.py",
@@ -231,13 +231,13 @@ SABOTAGES = (
     Sabotage(
         "unpriced-passes",
         "a model without a price is sent under a USD budget",
-        OUTCOMES,
+        OUTCOMES + "::test_a_model_without_a_price_is_refused_before_sending",
         (("admission.py", 'and policy.on_unpriced == "refuse":', 'and policy.on_unpriced == "never":'),),
     ),
     Sabotage(
         "missing-usage-free",
         "an answer without usage is booked at nothing",
-        OUTCOMES,
+        OUTCOMES + "::test_a_stream_without_usage_is_estimated",
         (
             (
                 "booking.py",
@@ -261,7 +261,7 @@ SABOTAGES = (
     Sabotage(
         "choices-summed",
         "n=2 is charged once for each choice",
-        FIRST,
+        FIRST + "::test_two_choices_are_one_charge",
         (
             (
                 "langchain/extract.py",
@@ -285,7 +285,7 @@ SABOTAGES = (
     Sabotage(
         "tier-ignored",
         "priority is billed at the standard price",
-        FIRST,
+        FIRST + "::test_the_tier_that_was_served_is_the_one_that_is_paid",
         (("pricing/catalogue.py", '        context["service_tier"] = tier\n', "        pass\n"),),
     ),
     Sabotage(
