@@ -59,8 +59,7 @@ def price_unknown(call: Call, reason: str) -> str:
     return (
         f"No price is known for model {call.model!r} of provider {call.provider!r} ({reason}), "
         f"and a USD budget applies. Nothing was sent. Declare it where the budget is made:\n"
-        f'    prices={{"{call.model}": Price(input="0.15", output="0.60", per=1_000_000)}}\n'
-        f'    prices={{"{call.model}": "free"}}\n'
+        f"{_declared(call)}\n"
         f'or allow an amount for each unpriced call: on_unpriced="0.05".'
     )
 
@@ -70,6 +69,13 @@ def unresolved(call: Call, budget: Budget) -> str:
     return (
         f"Budget {budget.label!r} matches on model, and {call.model!r} of provider {call.provider!r} is no known "
         f"model. Nothing was sent. Declare which it is with a price of its own:\n"
+        f"{_declared(call)}"
+    )
+
+
+def _declared(call: Call) -> str:
+    """The two lines that fix it."""
+    return (
         f'    prices={{"{call.model}": Price(input="0.15", output="0.60", per=1_000_000)}}\n'
         f'    prices={{"{call.model}": "free"}}'
     )

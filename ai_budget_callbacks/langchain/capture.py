@@ -21,7 +21,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
-from ai_budget_callbacks.langchain.failures import judge
+from ai_budget_callbacks.langchain.failures import Failure, judge
 from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
 from ai_budget_callbacks.langchain.tasks import TaskWatch
 from ai_budget_callbacks.langchain.tree import RunTree
@@ -325,13 +325,7 @@ class CaptureHandler(BaseCallbackHandler):
         ongoing = self._pop(run_id)
         if ongoing is None:
             return
-        failure = judge(
-            error,
-            kwargs.get("response"),
-            choices=ongoing.call.request.choices,
-            provider=ongoing.call.provider,
-            last_chunk_usage=ongoing.last_usage,
-        )
+        failure = _judge(error, kwargs.get("response"), ongoing)
         # the error under way is the one the caller must see; a crossing is noted and closes, and is not raised over it
         with suppress(AIBudgetError):
             self._finish(ongoing, failure.outcome, failure.reason, kwargs.get("response"))
@@ -380,6 +374,22 @@ class CaptureHandler(BaseCallbackHandler):
             for meter, opened in sibling.opened:
                 with suppress(AIBudgetError):
                     finish(opened, meter, outcome, "counted with the first prompt of its batch: one response")
+
+
+def _judge(error: BaseException, response: Any, ongoing: _Ongoing) -> Failure:
+    """What an error event means; one that our own reader cannot judge is booked as unknown, loudly."""
+    try:
+        return judge(
+            error,
+            response,
+            choices=ongoing.call.request.choices,
+            provider=ongoing.call.provider,
+            last_chunk_usage=ongoing.last_usage,
+        )
+    except Exception as fault:
+        log.exception("A failure of %r could not be judged and is booked as unknown.", ongoing.call.model)
+        reason = f"its failure could not be judged ({type(fault).__name__})"
+        return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)
 
 
 def _read(response: Any, ongoing: _Ongoing) -> Outcome:

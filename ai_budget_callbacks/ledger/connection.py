@@ -249,6 +249,7 @@ class Connection:
     def start_over(self) -> None:
         """In a forked child: another lock than the one the parent's threads know."""
         self.lock = threading.RLock()
+        self._writing = False
         self._pid = os.getpid()
 
 

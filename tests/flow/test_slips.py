@@ -427,3 +427,25 @@ def test_a_text_batch_that_fails_costs_nothing_for_any_prompt(serve, handler, le
     with pytest.raises(Exception, match="500"):
         text_model(far).generate(["a", "b", "c"], callbacks=[handler(Budget(usd="1"))])
     audit(far, ledger, requests=1, entries=0)
+
+
+def test_a_failure_our_reader_cannot_judge_is_unknown_and_the_error_stays_the_callers(serve, handler, ledger):
+    """An exception whose own attributes raise: ours would replace it, and the hold would stay open."""
+
+    class Hostile(Exception):
+        @property
+        def response(self):
+            raise RuntimeError("no attribute for you")
+
+    far = serve(Reply(text="a b c d", input_tokens=10, output_tokens=7))
+    budget = handler(Budget(usd="1"))
+    stream = chat(far).stream("hi", config=config(budget))
+    for _ in range(3):
+        next(stream)
+    run_id = next(iter(budget._ongoing))
+    budget.on_llm_error(Hostile("odd"), run_id=uuid.UUID(run_id), response=None)
+    books = read_back(ledger)
+    assert books.statuses == ["unknown"], "a sent call whose failure could not be judged left no entry"
+    assert books.holds == []
+    assert books.booked_usd >= far.billed_usd
+    stream.close()
