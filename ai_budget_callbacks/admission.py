@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
-from ai_budget_callbacks.errors import PriceUnknown
+from ai_budget_callbacks.budget import window_end
+from ai_budget_callbacks.errors import BudgetExceeded, PriceUnknown
 from ai_budget_callbacks.ledger import Want
 from ai_budget_callbacks.pricing import PriceBook, RateCard, Unpriced
 from ai_budget_callbacks.pricing.estimate import Estimate, Learned, expected, worst_case
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ai_budget_callbacks.budget import Attached
+    from ai_budget_callbacks.ledger import NoRoom
 
-__all__ = ["Admission", "Policy", "admit"]
+__all__ = ["Admission", "Policy", "admit", "exceeded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ def admit(
         PriceUnknown: A USD budget that stops applies and the call has no price (or no bound, in `worst_case`), or a
             budget matches on model and the model cannot be resolved.
     """
+    if call.kind == "charge":
+        return _admit_charge(call, budgets, book, policy)
     at = call.started_at
     resolved = book.resolved(call.provider, call.model, at)
     if resolved is None:
@@ -94,6 +98,53 @@ def admit(
         held_pico=held_pico,
         unpriced=unpriced,
     )
+
+
+def _admit_charge(call: Call, budgets: Sequence[Attached], book: PriceBook, policy: Policy) -> Admission:
+    """A tool's or retriever's fee: known exactly, held on USD budgets only, all of it or the charge is refused.
+
+    A charge the caller states (`meter.charge`) has no card and asks for nothing: it was spent already.
+    """
+    attached = tuple(item for item in budgets if item.budget.unit == "usd" and item.applies(call, call.model))
+    card = book.fee(call.provider, call.model)
+    estimate = expected(call, [card] if card is not None else [], Learned())
+    held_pico = 0 if policy.reserve == "none" else estimate.usd_pico or 0
+    wants = tuple(
+        Want(
+            key=item.balance(call, call.model),
+            amount=held_pico,
+            limit=item.budget.limit if item.budget.stops else None,
+        )
+        for item in attached
+    )
+    return Admission(attached=attached, wants=wants, estimate=estimate, card=card, held_pico=held_pico, unpriced=None)
+
+
+def exceeded(call: Call, admission: Admission, refusal: NoRoom) -> BudgetExceeded:
+    """The refusal of a call that does not fit, with the numbers."""
+    want = refusal.want
+    item = next(a for a, w in zip(admission.attached, admission.wants, strict=True) if w is want)
+    budget = item.budget
+    resets_at = window_end(budget, call.started_at)
+    text = messages.no_room(
+        budget,
+        spent=refusal.spent,
+        held=refusal.held,
+        needed=want.amount,
+        resets_at=resets_at,
+        scope=want.key.scope,
+    )
+    error = BudgetExceeded(
+        text,
+        budget=budget,
+        limit=budget.amount(budget.limit),
+        spent=budget.amount(refusal.spent),
+        held=budget.amount(refusal.held),
+        needed=budget.amount(want.amount),
+        resets_at=resets_at,
+    )
+    error.closes = item.owner if item.block else None
+    return error
 
 
 def _refuse_unmatchable(call: Call, budgets: Sequence[Attached]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.ledger import Posting
 from ai_budget_callbacks.money import INT64_MAX
-from ai_budget_callbacks.pricing.card import Cost, price_usage
+from ai_budget_callbacks.pricing.card import Cost, Source, price_usage
 from ai_budget_callbacks.pricing.estimate import Learned, expected_input
 from ai_budget_callbacks.usage import Usage
 
@@ -42,6 +42,7 @@ class Outcome:
         hidden_reasoning: The model may have thought out of sight, so visible output bounds nothing.
         reason: Words for the entry.
         content: Prompt and completion, kept only when the meter stores content.
+        stated_pico: Pico-dollars the caller says it cost, for a charge.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Outcome:
     hidden_reasoning: bool = False
     reason: str | None = None
     content: Any = None
+    stated_pico: int | None = None
 
 
 def book_outcome(
@@ -67,7 +69,11 @@ def book_outcome(
         response_id=outcome.response_id,
         response_model=outcome.response_model,
         content=json.dumps(outcome.content, default=str) if store_content and outcome.content is not None else None,
+        booked_calls=1 if call.kind == "call" else 0,
     )
+    if outcome.stated_pico is not None:
+        cost = Cost(status="reported", pico=outcome.stated_pico, source=Source(kind="user", name="charge"))
+        return replace(draft, status="reported", cost=cost, booked_pico=outcome.stated_pico)
     if outcome.kind == "cached":
         reason = outcome.reason or "framework cache"
         free = Cost(status="free", pico=0, reason=reason)

@@ -54,6 +54,8 @@ class Samples:
 
     def learn(self, call: Call, usage: Usage) -> None:
         """Take in one priced answer."""
+        if call.kind != "call":
+            return
         request = call.request
         overhead = FRAMING_PER_MESSAGE * request.messages + request.tool_bytes // TOOL_BYTES_PER_TOKEN
         with self._lock:

@@ -6,21 +6,21 @@ anything is raised. Framework adapters know `Call`, `Outcome` and `Meter`, nothi
 
 from __future__ import annotations
 
-import atexit
 import logging
 import time
 import uuid
-import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
-from ai_budget_callbacks.admission import Admission, Policy, admit
+from ai_budget_callbacks.admission import Admission, Policy, admit, exceeded
+from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.booking import Outcome, book_outcome
-from ai_budget_callbacks.budget import Attached, Budget, window_end
+from ai_budget_callbacks.budget import Attached, Budget
+from ai_budget_callbacks.charges import charge_call, spent, who_around
 from ai_budget_callbacks.errors import (
     BudgetExceeded,
     ConfigError,
@@ -38,10 +38,11 @@ from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.pricing.estimate import Learned
 from ai_budget_callbacks.report import BalanceView, Summary, balance_views, summarise
 from ai_budget_callbacks.settings import default_ledger
+from ai_budget_callbacks.spool import Spool
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ai_budget_callbacks.usage import Call
 from ai_budget_callbacks.watch import Watch
@@ -51,8 +52,6 @@ __all__ = ["BalanceView", "Meter", "OpenCall", "Outcome"]
 log = logging.getLogger("ai_budget_callbacks")
 
 _CLOSED_RUNS = 10_000
-_SPOOL_TRIES = 1_000
-_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 _WARN_EVERY_S = 60.0
 
 
@@ -76,15 +75,6 @@ class OpenCall:
     def booked_as(self) -> Call:
         """The call under the id the ledger knows it by: another one where the caller used an id twice."""
         return self.call if self.hold is None else self.hold.call
-
-
-@dataclass(slots=True)
-class _Unwritten:
-    """Something the ledger could not take yet."""
-
-    call_id: str
-    write: Callable[[], object]
-    tries: int = 0
 
 
 class Meter:
@@ -149,10 +139,9 @@ class Meter:
         self._closed_runs: OrderedDict[str, Refusal] = OrderedDict()
         self._unpriced: set[tuple[str, str]] = set()
         self._said: dict[str, float] = {}
-        self._spool: deque[_Unwritten] = deque()
+        self._spool = Spool()
         self._shut = False
         self.ledger.sweep(datetime.now(UTC))
-        _meters.add(self)
 
     @property
     def closed(self) -> bool:
@@ -215,7 +204,7 @@ class Meter:
         except LedgerError:
             if any(item.budget.stops for item in budgets):
                 raise
-            self._say("down", "The ledger is down; calls go on uncounted because no budget here stops them.")
+            self.say("down", "The ledger is down; calls go on uncounted because no budget here stops them.")
             admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned())
             opened = OpenCall(call=call, admission=admission, hold=None, scopes=self._scopes(scopes))
         if self._listeners:
@@ -242,33 +231,8 @@ class Meter:
             try:
                 hold = self.ledger.reserve(claim)
             except NoRoom as refusal:
-                raise self._exceeded(call, admission, refusal) from None
+                raise exceeded(call, admission, refusal) from None
         return OpenCall(call=call, admission=admission, hold=hold, scopes=scopes)
-
-    def _exceeded(self, call: Call, admission: Admission, refusal: NoRoom) -> BudgetExceeded:
-        want = refusal.want
-        item = next(a for a, w in zip(admission.attached, admission.wants, strict=True) if w is want)
-        budget = item.budget
-        resets_at = window_end(budget, call.started_at)
-        text = messages.no_room(
-            budget,
-            spent=refusal.spent,
-            held=refusal.held,
-            needed=want.amount,
-            resets_at=resets_at,
-            scope=want.key.scope,
-        )
-        error = BudgetExceeded(
-            text,
-            budget=budget,
-            limit=budget.amount(budget.limit),
-            spent=budget.amount(refusal.spent),
-            held=budget.amount(refusal.held),
-            needed=budget.amount(want.amount),
-            resets_at=resets_at,
-        )
-        error.closes = item.owner if item.block else None
-        return error
 
     def _refuse_closed(self, call: Call) -> None:
         if call.who.run_id is None or not call.who.root_seen:
@@ -310,9 +274,7 @@ class Meter:
         try:
             settled = self.ledger.settle(posting, keys=keys, scopes=scopes)
         except LedgerError as error:
-            self._spool.append(
-                _Unwritten(posting.call.id, lambda: self.ledger.settle(posting, keys=keys, scopes=scopes))
-            )
+            self._spool.add(posting.call.id, lambda: self.ledger.settle(posting, keys=keys, scopes=scopes))
             log.error(
                 "The cost of a call could not be written and is kept in memory until the next call: %s", error.message
             )
@@ -337,13 +299,59 @@ class Meter:
     def release(self, opened: OpenCall, reason: str) -> None:
         """Give a call's holds back: it failed before anything was billed."""
         try:
-            self.ledger.release(opened.booked_as.id)
+            self.ledger.release(opened.booked_as.key)
         except LedgerError as error:
             # If it cannot be written later either it is swept as unknown: wrong on the safe side, and visible.
-            self._spool.append(_Unwritten(opened.call.id, lambda: self.ledger.release(opened.booked_as.id)))
+            self._spool.add(opened.call.id, lambda: self.ledger.release(opened.booked_as.key))
             log.error("A hold could not be released and is tried again at the next call: %s", error.message)
             return
         self._emit(CallReleased(call=opened.call, reason=reason))
+
+    def charge(
+        self,
+        usd: str | Decimal,
+        *,
+        name: str,
+        user: str | None = None,
+        run: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> Entry | None:
+        """Book money that was spent beyond model calls: a search, a download, an hour of a machine.
+
+        It is on the ledger under every budget of this meter that applies, and of the `track()` blocks around that use
+        this meter. Nothing is refused: the money is spent; the next start is. A tool that should be refused before it
+        spends has a price: `prices={"tool/NAME": Price(request="0.008")}`.
+
+        Args:
+            usd: USD, as a decimal string or `Decimal`, more than 0.
+            name: What it was for.
+            user: Whose it is; None for the block's user.
+            run: Run id it belongs to, where there is no block around.
+            metadata: More keys for `by` and reports.
+
+        Returns:
+            The entry, or None when the ledger could not be written: see `settle`.
+
+        Raises:
+            ConfigError: No positive amount, or the meter was closed.
+            BudgetExceeded: A budget with `at_limit="raise"` was crossed; it is booked.
+        """
+        blocks = tuple(block for block in current_blocks() if block.meter is self)
+        for block in blocks:
+            block.note_call()
+        call = charge_call("charge", name, who_around(blocks, user=user, run=run, metadata=metadata))
+        extra = tuple(item for block in blocks for item in block.attached)
+        return self.book_spent(call, spent(usd), extra=extra, scopes=[block.id for block in blocks])
+
+    def book_spent(
+        self, call: Call, outcome: Outcome, *, extra: Sequence[Attached] = (), scopes: Sequence[str] = ()
+    ) -> Entry | None:
+        """Book what was spent already, whatever is left: see `charge`."""
+        if self._shut:
+            raise ConfigError("This meter was closed; a charge after close() would not be counted. Make a new one.")
+        self.replay()
+        admission = admit(call, (*self._attached, *extra), self.prices, self.policy, lambda _: Learned())
+        return self.settle(OpenCall(call=call, admission=admission, hold=None, scopes=self._scopes(scopes)), outcome)
 
     # -- reading
 
@@ -377,23 +385,7 @@ class Meter:
 
     def replay(self) -> None:
         """Write what could not be written before; by key, so that nothing is written twice."""
-        for _ in range(len(self._spool)):
-            try:
-                item = self._spool.popleft()
-            except IndexError:  # another thread took it
-                return
-            try:
-                item.write()
-            except LedgerError as error:
-                item.tries += 1
-                if item.tries < _SPOOL_TRIES:
-                    self._spool.append(item)
-                else:
-                    log.error(
-                        "Call %s is given up; its hold will be booked as unknown: %s", item.call_id, error.message
-                    )
-            else:
-                log.warning("What could not be written before is on the ledger now: call %s.", item.call_id)
+        self._spool.replay()
 
     def _note_unpriced(self, call: Call, admission: Admission) -> None:
         stops = next((a.budget for a in admission.attached if a.budget.unit == "usd" and a.budget.stops), None)
@@ -403,13 +395,14 @@ class Meter:
                 budget=stops,
             )
         if admission.unpriced is not None:
-            self._say(
+            self.say(
                 f"unpriced {call.provider} {call.model}",
                 f"No price is known for {call.model!r} of {call.provider!r}; its calls are recorded without a cost.",
                 every_s=float("inf"),
             )
 
-    def _say(self, what: str, text: str, *, every_s: float = _WARN_EVERY_S) -> None:
+    def say(self, what: str, text: str, *, every_s: float = _WARN_EVERY_S) -> None:
+        """Warn, at most once in a while for each kind of thing."""
         now = time.monotonic()
         with self._lock:
             last = self._said.get(what)
@@ -451,10 +444,3 @@ def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
     raise ConfigError(
         f"{what} must be {', '.join(map(repr, words))} or a positive USD amount such as '0.05', not {value!r}."
     )
-
-
-@atexit.register
-def _write_what_is_left() -> None:
-    """One last try for settles that could not be written; what fails now is swept as unknown by the next process."""
-    for meter in list(_meters):
-        meter.replay()

@@ -30,6 +30,7 @@ __all__ = [
     "grouped_rows",
     "scope_values",
     "summarise",
+    "totals_of",
 ]
 
 DIMENSIONS = ("step", "agent", "tool", "model", "user", "provider", "thread", "run", "status", "day", "framework")
@@ -87,6 +88,11 @@ class Totals:
     def cost_usd(self) -> Decimal:
         """Known cost in USD, exact."""
         return usd_decimal(self.cost_pico)
+
+    @property
+    def caveats(self) -> str:
+        """What the cost does not say: a text in parentheses, or nothing."""
+        return _caveats(self)
 
     @property
     def booked_usd(self) -> Decimal:
@@ -287,6 +293,11 @@ def _totals(entries: Sequence[Entry], corrected: frozenset[int]) -> Totals:
         elif entry.status == "free":
             sums["free_calls"] += 1
     return Totals(**sums)
+
+
+def totals_of(entries: Sequence[Entry]) -> Totals:
+    """Sums over some entries."""
+    return _totals(entries, frozenset(entry.adjusts for entry in entries if entry.adjusts is not None))
 
 
 def summarise(entries: Iterable[Entry]) -> Summary:

@@ -48,12 +48,11 @@ class Watch:
         Returns:
             What must be raised: the crossing of the first budget with `at_limit="raise"` that this call crossed.
         """
-        if hold is None:
-            return None
+        keys = settled.keys if hold is None else hold.keys
         items = {want.key: item for item, want in zip(admission.attached, admission.wants, strict=True)}
         must_raise: BudgetExceeded | None = None
         for balance, (added, spent) in settled.moved.items():
-            key = hold.keys.get(balance)
+            key = keys.get(balance)
             item = items.get(key) if key is not None else None
             if item is None or key is None:
                 continue  # another meter's balance on the same hold: that meter watches it

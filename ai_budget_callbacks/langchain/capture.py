@@ -16,34 +16,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.callbacks import BaseCallbackHandler
-
+from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
+from ai_budget_callbacks.inflight import Target, abandon, abandon_run, begin, call_id_for, finish, withdraw
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
 from ai_budget_callbacks.langchain.failures import Failure, judge
+from ai_budget_callbacks.langchain.nodes import NodeHandler
 from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
 from ai_budget_callbacks.langchain.tasks import TaskWatch
-from ai_budget_callbacks.langchain.tree import RunTree
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
-from ai_budget_callbacks.scope import (
-    Run,
-    Target,
-    abandon,
-    abandon_run,
-    begin,
-    call_id_for,
-    current_runs,
-    finish,
-    withdraw,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from uuid import UUID
 
+    from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.usage import Call
 
 __all__ = ["CaptureHandler"]
@@ -75,7 +65,7 @@ class _Ongoing:
         return self.last_usage if self.chunks_with_usage > 1 and self.call.provider != "google" else None
 
 
-class CaptureHandler(BaseCallbackHandler):
+class CaptureHandler(NodeHandler):
     """What both handlers share: from LangChain's events to calls. `targets()` says which meters count them."""
 
     raise_error = True
@@ -85,7 +75,6 @@ class CaptureHandler(BaseCallbackHandler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._tree = RunTree()
         self._ongoing: dict[str, _Ongoing] = {}
         self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
         self._lock = ForkSafeLock()
@@ -98,74 +87,21 @@ class CaptureHandler(BaseCallbackHandler):
         """In a forked child: calls in flight are the parent's to end."""
         self._ongoing.clear()
         self._late.clear()
-
-    def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
-        """Meters that count a call made under these `track()` blocks."""
-        raise NotImplementedError
-
-    def note(self, refusal: Refusal) -> None:
-        """A call was refused or crossed."""
+        self.drop_fees()
 
     def forget_root(self, root: str) -> None:
-        """A root run ended."""
+        """A root run ended; its id will not come again."""
 
-    # -- the tree of runs
-
-    def on_chain_start(
-        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
-        """Remember a chain so that calls below it find their root, step and tool."""
-        self._tree.start(run_id, parent_run_id, name=kwargs.get("name"))
-
-    def on_retriever_start(
-        self, serialized: Any, query: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
-        """Remember a retriever, which may call models."""
-        self._tree.start(run_id, parent_run_id, name=kwargs.get("name"))
-
-    def on_tool_start(
-        self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
-        """Remember a tool; LLM calls inside it are attributed to it."""
-        # ToolNode runs tools with name=None; the serialised name is always there (langchain-core 1.8.3)
-        name = kwargs.get("name") or (serialized or {}).get("name") or "tool"
-        self._tree.start(run_id, parent_run_id, tool=name, tool_call_id=kwargs.get("tool_call_id"))
-
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """A chain ended."""
-        self._end_node(run_id)
-
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """A chain failed or was cancelled."""
-        self._end_node(run_id)
-
-    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """A tool ended."""
-        self._end_node(run_id)
-
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """A tool failed."""
-        self._end_node(run_id)
-
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """A retriever ended."""
-        self._end_node(run_id)
-
-    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """A retriever failed."""
-        self._end_node(run_id)
-
-    def _end_node(self, run_id: UUID) -> None:
-        root = self._tree.end(run_id)
-        if root is None:
-            return
+    def root_ended(self, root: str) -> None:
+        """A root run ended: what got no end event by now gets none."""
         self._abandon(root)
         self.forget_root(root)
 
     def _abandon(self, root: str) -> None:
         """Calls of an ended root that got no end event (a cancelled `ainvoke` fires none) become unknown."""
         left = [key for key, item in list(self._ongoing.items()) if item.call.who.run_id == root]
-        if self._set_aside(left):
+        fees = self.drop_fees(root)
+        if self._set_aside(left) or fees:
             abandon_run(root, "its run ended while it was open (a cancelled call gives no event)")
 
     def _lost(self, call_ids: list[str]) -> None:
@@ -214,7 +150,8 @@ class CaptureHandler(BaseCallbackHandler):
         *,
         text: bool = False,
     ) -> None:
-        runs = current_runs()
+        self.saw(call=True)
+        runs = current_blocks()
         targets = self.targets(runs)
         if not targets:
             return
@@ -253,7 +190,7 @@ class CaptureHandler(BaseCallbackHandler):
         messages: Sequence[Any],
         parent_run_id: UUID | None,
         kwargs: Mapping[str, Any],
-        runs: tuple[Run, ...],
+        runs: tuple[Block, ...],
         meter: Meter,
     ) -> Call:
         return build_call(
@@ -268,7 +205,7 @@ class CaptureHandler(BaseCallbackHandler):
         )
 
     def _admit(
-        self, call: Call, targets: Sequence[Target], runs: tuple[Run, ...], run_id: str, mark: object
+        self, call: Call, targets: Sequence[Target], runs: tuple[Block, ...], run_id: str, mark: object
     ) -> _Ongoing:
         ongoing = _Ongoing(call, [], hidden_reasoning=reasons_out_of_sight(call.provider, call.model))
         forget = functools.partial(self._ongoing.pop, run_id, None)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.budget import Budget
+from ai_budget_callbacks.calltree import call_tree
+from ai_budget_callbacks.charges import charge_call, spent
 from ai_budget_callbacks.errors import ConfigError, Refusal
+from ai_budget_callbacks.inflight import Target
+from ai_budget_callbacks.langchain.around import look_around
 from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.meter import Meter
 from ai_budget_callbacks.report import summarise
-from ai_budget_callbacks.scope import Run, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from decimal import Decimal
 
+    from ai_budget_callbacks.blocks import Block
+    from ai_budget_callbacks.calltree import CallTree
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.report import Summary
 
@@ -54,8 +61,9 @@ class BudgetCallbackHandler(CaptureHandler):
         self._targets = (Target(meter=self.meter, extra=self._attached, scopes=(self.id,)),)
         self._refusal: Refusal | None = None
         self._closed = False
+        self._attached_somewhere = False
 
-    def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:  # noqa: ARG002 - as its base has it
+    def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:  # noqa: ARG002 - as its base has it
         """This handler's own meter, whatever blocks are around."""
         if self._closed:
             raise ConfigError("This handler was closed; a call after close() would not be counted. Make a new one.")
@@ -86,14 +94,52 @@ class BudgetCallbackHandler(CaptureHandler):
 
     def summary(self) -> Summary:
         """Everything this handler saw in this process, by step, agent, tool, model and user."""
+        self._say_if_unattached()
         return summarise(self.entries())
+
+    def tree(self) -> CallTree:
+        """The calls this handler saw as the tree of chains, agents and tools they were made in."""
+        self._say_if_unattached()
+        return call_tree(self.entries())
+
+    def charge(
+        self, usd: str | Decimal, *, name: str, user: str | None = None, metadata: Mapping[str, object] | None = None
+    ) -> Entry | None:
+        """Book money spent beyond model calls under this handler's budgets: see `Meter.charge`.
+
+        Inside a chain, tool or graph it belongs to the run, agent, node and tool it is made in.
+
+        Args:
+            usd: USD, as a decimal string or `Decimal`, more than 0.
+            name: What it was for.
+            user: Whose it is; None for the run's user.
+            metadata: More keys for `by` and reports.
+        """
+        around = look_around()
+        who = around.who([self], current_blocks(), user=user, metadata=metadata or {})
+        call = charge_call("charge", name, who, framework="langchain")
+        return self.meter.book_spent(call, spent(usd), extra=self._attached, scopes=(self.id,))
 
     def entries(self) -> Iterator[Entry]:
         """Ledger entries of the calls this handler saw."""
         return self.meter.entries(scope=self.id)
 
+    def saw(self, *, call: bool) -> None:  # noqa: ARG002 - as its base has it
+        """Something happened here."""
+        self._attached_somewhere = True
+
+    def _say_if_unattached(self) -> None:
+        if not self._attached_somewhere:
+            self.meter.say(
+                f"unattached {self.id}",
+                "This handler has seen no LangChain event, so it counts and limits nothing. Give it in "
+                'config={"callbacks": [handler]} of the outermost call, or in the model\'s constructor.',
+                every_s=float("inf"),
+            )
+
     def close(self) -> None:
         """Close the meter this handler made. Later starts raise `ConfigError`, so that none goes uncounted."""
+        self._say_if_unattached()
         self._closed = True
         self._lost(list(self._ongoing))  # what is in flight is booked as unknown while the ledger is open
         if self._owns_meter:

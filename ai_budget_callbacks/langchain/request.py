@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from ai_budget_callbacks.usage import Call, Request, Who
 
 if TYPE_CHECKING:
+    from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.langchain.tree import Node
-    from ai_budget_callbacks.scope import Run
 
-__all__ = ["base_url", "build_call", "is_loopback", "text_bytes"]
+__all__ = ["base_url", "build_call", "client_url", "is_loopback", "text_bytes", "who_of"]
 
 # where integrations keep their address in `serialized["kwargs"]` (langchain-openai 1.7, -anthropic 1.7)
 _URL_KEYS = ("openai_api_base", "azure_endpoint", "anthropic_api_url", "base_url", "endpoint_url")
@@ -59,7 +59,7 @@ def build_call(
     serialized: Mapping[str, Any],
     messages: Sequence[Any],
     kwargs: Mapping[str, Any],
-    runs: tuple[Run, ...],
+    runs: tuple[Block, ...],
 ) -> Call:
     """The call a start event announces.
 
@@ -82,19 +82,29 @@ def build_call(
         provider=provider,
         model=str(model or serialized.get("name") or "unknown"),
         started_at=datetime.now(UTC),
-        who=_who(run_id, parent_run_id, node, metadata, kwargs.get("name"), runs),
+        who=who_of(run_id, parent_run_id, node, metadata, kwargs.get("name"), runs),
         request=_request(messages, params, metadata),
     )
 
 
-def _who(
+def who_of(
     run_id: Any,
     parent_run_id: Any,
     node: Node | None,
     metadata: Mapping[str, Any],
     name: str | None,
-    runs: tuple[Run, ...],
+    runs: tuple[Block, ...],
 ) -> Who:
+    """Who a call belongs to.
+
+    Args:
+        run_id: As LangChain says.
+        parent_run_id: As LangChain says.
+        node: The node the call is made in, when it was seen.
+        metadata: The event's metadata: the user's own, and the frameworks'.
+        name: The call's own name.
+        runs: `track()` blocks around the start.
+    """
     root = str(run_id) if parent_run_id is None else (node.root if node else None)
     own = {
         key: str(value)
@@ -116,6 +126,7 @@ def _who(
         tool=node.tool if node else None,
         tool_call_id=node.tool_call_id if node else None,
         metadata=MappingProxyType((around.metadata if around else {}) | own),
+        path=node.path if node else (),
     )
 
 
@@ -216,6 +227,12 @@ def base_url(serialized: Mapping[str, Any]) -> str | None:
         name for family, names in _URL_VARIABLES.items() if family in (serialized.get("id") or ()) for name in names
     ]
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def client_url(client: Any) -> str | None:
+    """The same, of the client object itself."""
+    package = type(client).__module__.partition(".")[0].removeprefix("langchain_")
+    return base_url({"kwargs": {key: getattr(client, key, None) for key in _URL_KEYS}, "id": [package]})
 
 
 def is_loopback(url: str) -> bool:

@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING
 
 from langchain_core.tracers.context import register_configure_hook
 
+from ai_budget_callbacks.blocks import current_blocks, note_outside_call
+from ai_budget_callbacks.inflight import Target
 from ai_budget_callbacks.langchain.capture import CaptureHandler
-from ai_budget_callbacks.scope import Run, Target, installed
+from ai_budget_callbacks.scope import installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.meter import Meter
 
-__all__ = ["TrackingHandler", "attach"]
+__all__ = ["TrackingHandler", "attach", "tracking_handler"]
 
 
 class TrackingHandler(CaptureHandler):
     """Counts calls for the `track()` blocks around them and for the installed meter."""
 
-    def targets(self, runs: tuple[Run, ...]) -> Sequence[Target]:
+    def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:
         """One target for each meter, with the budgets of all blocks that use it."""
-        by_meter: dict[int, tuple[Meter, list[Run]]] = {}
+        by_meter: dict[int, tuple[Meter, list[Block]]] = {}
         for run in runs:
             by_meter.setdefault(id(run.meter), (run.meter, []))[1].append(run)
         default = installed()
@@ -43,6 +46,14 @@ class TrackingHandler(CaptureHandler):
             for meter, blocks in by_meter.values()
         ]
 
+    def saw(self, *, call: bool) -> None:
+        """Something happened here: blocks that end without a call can say what they missed."""
+        blocks = current_blocks()
+        for block in blocks:
+            block.note_event()
+        if call and not blocks and installed() is None:
+            note_outside_call()
+
     def forget_root(self, root: str) -> None:
         """A root run ended."""
         default = installed()
@@ -50,7 +61,8 @@ class TrackingHandler(CaptureHandler):
             default.forget_run(root)
 
 
-_handler: ContextVar[TrackingHandler | None] = ContextVar("ai_budget_tracking", default=TrackingHandler())  # noqa: B039 - one for the process, on purpose
+tracking_handler = TrackingHandler()
+_handler: ContextVar[TrackingHandler | None] = ContextVar("ai_budget_tracking", default=tracking_handler)
 _attached = False
 
 

@@ -20,6 +20,7 @@ _GENERIC = re.compile(
     r"|PydanticOutputParser|PydanticToolsParser|JsonOutputToolsParser|JsonOutputKeyToolsParser|ChannelWrite<.*|model|tools)\Z"
 )
 _MAX_NODES = 100_000
+_MAX_DEPTH = 64  # of a path; a deeper one loses its beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Node:
         root: Id of the root run, or None when the parents were not seen.
         tool, tool_call_id: The nearest tool, itself included.
         step: The nearest name a user gave to a runnable, itself included.
+        path: (id, name) of every node from the root down, itself included. Ids are their last 12 digits.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Node:
     tool: str | None = None
     tool_call_id: str | None = None
     step: str | None = None
+    path: tuple[tuple[str, str], ...] = ()
 
 
 class RunTree:
@@ -67,6 +70,7 @@ class RunTree:
             tool=tool or (above.tool if above else None),
             tool_call_id=tool_call_id if tool else (above.tool_call_id if above else None),
             step=step or (above.step if above else None),
+            path=((above.path if above else ()) + ((str(run_id)[-12:], tool or name or "chain"),))[-_MAX_DEPTH:],
         )
         with self._lock:
             if len(self._nodes) >= _MAX_NODES:  # runs whose end never came (a raising handler before ours)

@@ -113,8 +113,7 @@ class Posting:
     """An entry to be written.
 
     Attributes:
-        call: The call it books (for a charge: the call-shaped record of who is charged).
-        kind: `"call"` or `"charge"`.
+        call: The call or charge it books; its `kind` is the entry's.
         status: `"priced"`, `"reported"`, `"estimated"`, `"free"`, `"unknown"` or `"unpriced"`.
         reason: Why, where the status needs a reason.
         usage: What was consumed, or None when never seen.
@@ -131,7 +130,6 @@ class Posting:
     call: Call
     status: str
     ended_at: datetime
-    kind: str = "call"
     reason: str | None = None
     usage: Usage | None = None
     cost: Cost | None = None
@@ -166,6 +164,7 @@ class Entry:
         flags: What was odd.
         lines: Unit prices and amounts: `{"bucket", "count", "unit_price_usd", "per", "amount_usd"}`.
         source: Provenance of the price.
+        path: (id, name) of each chain, agent, graph and tool around the call, from the root run down.
     """
 
     id: int
@@ -197,6 +196,7 @@ class Entry:
     flags: tuple[str, ...]
     lines: tuple[Mapping[str, Any], ...]
     source: Mapping[str, Any] | None
+    path: tuple[tuple[str, str], ...] = ()
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -217,11 +217,13 @@ class Settled:
         entry: The entry of the call (for a late settle: its adjustment).
         fresh: False when the same settle had been written before and nothing changed.
         moved: For each balance id, what the entry added and what is spent now.
+        keys: Balance key by balance id, for an entry without a hold (a hold has its own).
     """
 
     entry: Entry
     fresh: bool
     moved: Mapping[int, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
+    keys: Mapping[int, BalanceKey] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,13 +292,13 @@ class Ledger(Protocol):
         """Write the entry, move the balances and close the hold in one transaction.
 
         The open hold of the posting's call says which balances and scopes it belongs to; `keys` and `scopes` are
-        used only where there is none (a charge, or a call admitted while the store was down). Settling twice
+        used only where there is none (money spent already, or a call admitted while the store was down). Settling twice
         changes nothing; settling a call that was swept as `unknown` posts one adjustment that makes the books as
         if it had settled in time.
         """
 
-    def release(self, call_id: str) -> bool:
-        """Give a hold back. False when it was not open."""
+    def release(self, key: str) -> bool:
+        """Give the hold of a call's `key` back. False when it was not open."""
 
     def sweep(self, now: datetime) -> list[Entry]:
         """Book every hold that expired or whose owner died as `unknown`, on every balance it holds."""

@@ -69,6 +69,7 @@ def call_json(call: Call) -> str:
     who = call.who
     return dumps(
         {
+            "kind": call.kind,
             "framework": call.framework,
             "provider": call.provider,
             "model": call.model,
@@ -77,20 +78,24 @@ def call_json(call: Call) -> str:
             "who": [getattr(who, name) for name in _WHO],
             "root_seen": who.root_seen,
             "metadata": dict(who.metadata),
+            "path": who.path,
         }
     )
 
 
-def call_of(call_id: str, text: str) -> Call:
-    """Back from `call_json`; request sizes beyond the text are not kept."""
+def call_of(key: str, text: str) -> Call:
+    """Back from `call_json` and the call's key; request sizes beyond the text are not kept."""
     data = orjson.loads(text)
     who = Who(
         **dict(zip(_WHO, data["who"], strict=True)),
         root_seen=data["root_seen"],
         metadata=MappingProxyType(data["metadata"]),
+        path=_path(data.get("path")),
     )
+    kind = data.get("kind", "call")
     return Call(
-        id=call_id,
+        id=key.removeprefix(f"{kind}:") if kind != "call" else key,
+        kind=kind,
         framework=data["framework"],
         provider=data["provider"],
         model=data["model"],
@@ -133,6 +138,7 @@ def entry_fields(posting: Posting, *, kind: str, booked_pico: int | None, adjust
         "flags": () if usage is None else usage.flags,
         "lines": () if cost is None else tuple(map(_line, cost.lines)),
         "source": None if source is None else source.to_dict(),
+        "path": who.path,
     }
 
 
@@ -167,7 +173,12 @@ def row_of(
         dumps(fields["lines"]) if fields["lines"] else None,
         None if fields["source"] is None else dumps(fields["source"]),
         content,
+        dumps(fields["path"]) if fields["path"] else None,
     )
+
+
+def _path(steps: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((str(step), str(name)) for step, name in steps or ())
 
 
 def _line(line: Any) -> dict[str, Any]:
@@ -217,4 +228,5 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
         flags=flags,
         lines=tuple(orjson.loads(row["lines"])) if row["lines"] else (),
         source=source,
+        path=_path(orjson.loads(row["path"]) if row["path"] else None),
     )

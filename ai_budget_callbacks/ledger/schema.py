@@ -99,6 +99,12 @@ def m002_views(db: Database) -> None:
         db.execute(statement)
 
 
+@_migrations()
+def m003_path(db: Database) -> None:
+    """Where in the tree of chains, agents and tools a call was made, for `ai-budget show`."""
+    db.execute("ALTER TABLE entry ADD COLUMN path TEXT")
+
+
 _OURS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'ai_budget_callbacks'"
 
 
@@ -116,7 +122,7 @@ def inspect(conn: Any, path: str) -> None:
             f"{path} is no ledger: it is another program's database (with {', '.join(others[:3])}). "
             "Nothing was written to it; give the ledger a file of its own."
         )
-    newer = sorted(ours - {"m001_books", "m002_views"})
+    newer = sorted(ours - {"m001_books", "m002_views", "m003_path"})
     if newer:
         raise LedgerError(
             f"The ledger {path} was written by a newer ai-budget-callbacks (it has {', '.join(newer)}). "

@@ -95,7 +95,7 @@ class SqliteLedger:
         conn.execute(
             sql.INSERT_HOLD,
             {
-                "call_id": claim.call.id,
+                "call_id": claim.call.key,
                 "amounts": dumps(amounts),
                 "scopes": dumps(claim.scopes),
                 "call": call_json(claim.call),
@@ -118,7 +118,7 @@ class SqliteLedger:
         conn.execute(
             sql.MERGE_HOLD,
             {
-                "call_id": claim.call.id,
+                "call_id": claim.call.key,
                 "amounts": dumps(held),
                 "scopes": dumps(scopes),
                 "expires_at": iso(claim.expires_at),
@@ -168,10 +168,10 @@ class SqliteLedger:
             self._ids.clear()
         self._ids.update({key: balance for balance, key in keys.items()})
 
-    def release(self, call_id: str) -> bool:
+    def release(self, key: str) -> bool:
         """See `Ledger.release`."""
         with self._connection.write() as conn:
-            row = conn.execute(sql.CLOSE_HOLD, (call_id,)).fetchone()
+            row = conn.execute(sql.CLOSE_HOLD, (key,)).fetchone()
             if row is None:
                 return False
             _give_back(conn, row[0])
@@ -203,13 +203,15 @@ class SqliteLedger:
                 if not expired and not dead[owner]:
                     continue
                 reason = "the hold expired" if expired else "the process that made the call died"
+                lost = call_of(call_id, call)
                 posting = Posting(
-                    call=call_of(call_id, call),
+                    call=lost,
                     status="unknown",
                     reason=f"{reason}; the outcome was never seen",
                     ended_at=now,
                     booked_pico=pico,
                     booked_tokens=tokens,
+                    booked_calls=1 if lost.kind == "call" else 0,
                     keep_hold=True,
                 )
                 settled = self._close(conn, posting)
@@ -220,14 +222,16 @@ class SqliteLedger:
     def _close(
         self, conn: Any, posting: Posting, keys: Sequence[BalanceKey] = (), scopes_if_none: Sequence[str] = ()
     ) -> Settled:
-        key = f"{posting.kind}:{posting.call.id}"
-        row = conn.execute(sql.CLOSE_HOLD, (posting.call.id,)).fetchone() if posting.kind == "call" else None
+        key = f"{posting.call.kind}:{posting.call.id}"
+        row = conn.execute(sql.CLOSE_HOLD, (posting.call.key,)).fetchone()
         if conn.execute(sql.HAS_ENTRY, (key,)).fetchone() is not None:
             if row is not None:  # a second hold of a call that was already booked: give it back, book nothing
                 _give_back(conn, row[0])
             return self._again(conn, posting, _mapping(conn, conn.execute(sql.FIND_ENTRY, (key,)).fetchone()))
+        found: dict[int, BalanceKey] = {}
         if row is None:
-            held = {self._balance_id(conn, balance): 0 for balance in keys}
+            found = {self._balance_id(conn, balance): balance for balance in keys}
+            held = dict.fromkeys(found, 0)
             scopes = tuple(scopes_if_none)
         else:
             held = {int(balance): amount for balance, amount in orjson.loads(row[0]).items()}
@@ -241,13 +245,13 @@ class SqliteLedger:
             moved[balance] = (added, spent + added)
             if unit == "usd":
                 usd.append(added)
-        fields = entry_fields(posting, kind=posting.kind, booked_pico=_booked_pico(posting, usd), adjusts=None)
+        fields = entry_fields(posting, kind=posting.call.kind, booked_pico=_booked_pico(posting, usd), adjusts=None)
         entry = self._insert(conn, posting, fields, key=key, moved=moved, held=held, scopes=scopes)
-        return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved))
+        return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved), keys=MappingProxyType(found))
 
     def _again(self, conn: Any, posting: Posting, earlier: Mapping[str, Any]) -> Settled:
         """A settle whose entry exists: a duplicate, or the truth about a call that was swept as unknown."""
-        late = f"late:{posting.call.id}"
+        late = f"late:{posting.call.key}"
         if earlier["status"] != "unknown" or posting.status == "unknown":
             return _as_before(conn, earlier)
         known = conn.execute(sql.FIND_ENTRY, (late,)).fetchone()
@@ -378,15 +382,15 @@ def _unused_id(conn: Any, claim: Claim) -> tuple[Claim, Any]:
     A user may give one run id to several calls (`config={"run_id": …}`), in several processes; each is a response of
     its own. A second meter of this process that claims the same call finds the hold the first one opened.
     """
-    call_id = claim.call.id
+    call = claim.call
     for number in range(2, _REUSED_IDS):
-        row = conn.execute(sql.OPEN_HOLD, (call_id,)).fetchone()
+        row = conn.execute(sql.OPEN_HOLD, (call.key,)).fetchone()
         if row is not None and row[2] == owners.me():
             break
-        if row is None and conn.execute(sql.HAS_ENTRY, (f"call:{call_id}",)).fetchone() is None:
+        if row is None and conn.execute(sql.HAS_ENTRY, (f"{call.kind}:{call.id}",)).fetchone() is None:
             break
-        call_id = f"{claim.call.id}#{number}"
-    return (claim if call_id == claim.call.id else replace(claim, call=replace(claim.call, id=call_id))), row
+        call = replace(call, id=f"{claim.call.id}#{number}")
+    return (claim if call is claim.call else replace(claim, call=call)), row
 
 
 def _give_back(conn: Any, amounts: str) -> None:

@@ -69,7 +69,7 @@ _ENTRY_COLUMNS = (
     "key, kind, status, reason, at, started_at, call_id, framework, provider, model, requested_model, response_model, "
     "response_id, run_id, user, thread, agent, node, tool, tool_call_id, cost_pico, booked_pico, booked_tokens, "
     "adjusts, metadata, usage, raw_usage, input_tokens, output_tokens, text_bytes, cost_usd, amounts, held, "
-    "reader, flags, lines, source, content"
+    "reader, flags, lines, source, content, path"
 )
 _PLACES = ", ".join("?" * len(_ENTRY_COLUMNS.split(",")))
 INSERT_ENTRY = f"INSERT INTO entry({_ENTRY_COLUMNS}) VALUES({_PLACES}) ON CONFLICT(key) DO NOTHING"

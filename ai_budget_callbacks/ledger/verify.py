@@ -26,7 +26,9 @@ SELECT balance.id, budget, window_key, scope, held, COALESCE(total, 0) FROM bala
    FROM hold, json_each(hold.amounts) AS part GROUP BY 1) AS open ON open.id = balance.id
 WHERE held <> COALESCE(total, 0)
 """
-_BOTH = "SELECT call_id FROM hold WHERE 'call:' || call_id IN (SELECT key FROM entry)"
+_BOTH = """
+SELECT call_id FROM hold WHERE 'call:' || call_id IN (SELECT key FROM entry) OR call_id IN (SELECT key FROM entry)
+"""
 _TWICE = """
 SELECT provider, response_id, count(*) FROM entry
 WHERE kind = 'call' AND response_id IS NOT NULL AND status NOT IN ('free') GROUP BY 1, 2 HAVING count(*) > 1

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from ai_budget_callbacks.usage import Usage
 
-__all__ = ["PriceBook"]
+__all__ = ["FEES", "PriceBook"]
+
+FEES = ("tool", "retriever", "reranker")  # `prices={"tool/NAME": …}` is what one use costs, and no model's price
 
 _CACHE_LIMIT = 4096
 _DATE = re.compile(r"[-@](\d{8}|\d{4}-\d{2}-\d{2})\Z")
@@ -30,7 +32,8 @@ class PriceBook:
     """Finds rate cards and prices usages. Thread-safe; its cache is a plain dict of immutable cards.
 
     Args:
-        prices: A price of one's own by model name, or by `"provider/model"`: a `Price`, or `"free"`.
+        prices: A price of one's own by model name, or by `"provider/model"`: a `Price`, or `"free"`. By `"tool/NAME"`,
+            `"retriever/NAME"` or `"reranker/NAME"`: what one use costs, `Price(request="0.008")`.
 
     Raises:
         ConfigError: A value is neither.
@@ -38,9 +41,13 @@ class PriceBook:
 
     def __init__(self, prices: Mapping[str, Price | str] | None = None) -> None:
         self._own: dict[str, RateCard] = {}
+        self._fees: dict[tuple[str, str], RateCard] = {}
         self._own_of: dict[tuple[str, str], RateCard] = {}
         for name, value in (prices or {}).items():
             provider, slash, model = name.partition("/")
+            if slash and provider in FEES:
+                self._fees[provider, model] = _fee_card(name, model, value)
+                continue
             self._own[name.lower()] = _own_card(name, name, value)
             if slash:  # "openai/my-model" may be a model's whole name, or a model of one provider
                 self._own_of[provider.lower(), model.lower()] = _own_card(name, model, value)
@@ -95,6 +102,10 @@ class PriceBook:
             if card is not None:
                 return card
         return None
+
+    def fee(self, kind: str, name: str) -> RateCard | None:
+        """The user's price for one use of a tool, retriever or reranker, or None where it has none."""
+        return self._fees.get((kind, name))
 
     def resolved(self, provider: str, model: str, at: datetime) -> str | None:
         """The name a model is known by: the catalogue's id, or the user's own key; None when unknown."""
@@ -153,7 +164,7 @@ class PriceBook:
         Returns:
             A `Cost` with a status; never 0 unless declared free.
         """
-        own = self.own(provider, model)
+        own = self.fee(provider, model) or self.own(provider, model)
         if own is None and requested is not None:
             own = self.own(provider, requested)
         if own is not None:
@@ -165,6 +176,14 @@ class PriceBook:
         if isinstance(card, Unpriced):
             return Cost(status="unpriced", pico=None, reason=card.reason)
         return price_usage(usage, card)
+
+
+def _fee_card(name: str, model: str, value: Price | str) -> RateCard:
+    source = Source(kind="user", name=f"prices[{name!r}]", model=model, rule="declared")
+    fee = value.rates().get("request_fee") if isinstance(value, Price) else None
+    if fee is None or not fee.usd:
+        raise ConfigError(f'prices[{name!r}] must be what one use costs: Price(request="0.008"), not {value!r}.')
+    return RateCard(rates=MappingProxyType({"request_fee": fee}), source=source)
 
 
 def _own_card(name: str, model: str, value: Price | str) -> RateCard:

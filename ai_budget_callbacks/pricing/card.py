@@ -283,7 +283,8 @@ class Price:
     `input_audio` / `output_audio` or a call with audio is unpriced.
 
     Attributes:
-        input, output: USD for `per` input and output tokens. `output` may be left out for embeddings.
+        input, output: USD for `per` input and output tokens. `output` may be left out for embeddings, both for what
+            costs the same each time (`request`).
         cache_read, cache_write, cache_write_1h: The same for cached input.
         reasoning, input_audio, output_audio: The same for these buckets.
         web_search, request: USD for one search, and for one request.
@@ -293,7 +294,7 @@ class Price:
         ConfigError: Negative, not finite, or all prices zero (say `"free"` instead).
     """
 
-    input: str | Decimal | int | float
+    input: str | Decimal | int | float | None = None
     output: str | Decimal | int | float | None = None
     cache_read: str | Decimal | int | float | None = None
     cache_write: str | Decimal | int | float | None = None

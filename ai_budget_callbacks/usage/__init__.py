@@ -142,6 +142,7 @@ class Who:
         root_seen: Whether `run_id` is really the root; False for a handler in a model's constructor.
         user, thread, agent, node, tool, tool_call_id: As the framework or `track()` said, or None.
         metadata: The user's own metadata, values as text.
+        path: From the root run to the direct parent: (id, name) of each chain, agent, graph and tool around the call.
     """
 
     run_id: str | None = None
@@ -153,6 +154,7 @@ class Who:
     tool: str | None = None
     tool_call_id: str | None = None
     metadata: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    path: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,12 +190,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call that is about to be made.
+    """One call that is about to be made, or one use of something else that has a price.
 
     Attributes:
-        id: The framework's call id; the ledger's idempotency key.
+        id: The framework's call id; with `kind` the ledger's idempotency key.
+        kind: `"call"` (one provider response) or `"charge"` (a tool, a retriever, a fee); only calls count in call
+            and token budgets.
         framework: `"langchain"`, `"llama_index"` or `"direct"`.
-        provider: Catalogue provider id (`"openai"`), or the client's own word where no catalogue knows it.
+        provider: Catalogue provider id (`"openai"`), or the client's own word where no catalogue knows it; for a charge
+            what it is for (`"tool"`, `"retriever"`, `"reranker"`, `"charge"`).
         model: The model name as requested.
         started_at: Aware datetime, UTC.
         who: Attribution.
@@ -207,3 +212,9 @@ class Call:
     started_at: datetime
     who: Who = field(default_factory=Who)
     request: Request = field(default_factory=Request)
+    kind: str = "call"
+
+    @property
+    def key(self) -> str:
+        """What its hold is found by: the id of a call; a charge may have the id of a call and is another thing."""
+        return self.id if self.kind == "call" else f"{self.kind}:{self.id}"

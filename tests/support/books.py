@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import sys
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -58,14 +59,16 @@ def claim(call_id, *wants, scopes=("handler-1",), pico=None, tokens=0, expires=L
     )
 
 
-def posting(call_id, pico=None, tokens=0, *, status="priced", calls=1, at=NOW, keep=False, who=None, **fields):
+def posting(
+    call_id, pico=None, tokens=0, *, status="priced", calls=1, at=NOW, keep=False, who=None, kind="call", **fields
+):
     """An outcome that cost `pico`; the cost has one line, so that the arithmetic can be checked."""
     cost = fields.pop("cost", None)
     if cost is None and pico is not None and status in {"priced", "reported", "estimated", "free"}:
         line = Line("output_text", 1, Decimal(pico).scaleb(-12), 1, pico)
         cost = Cost(status="free" if status == "free" else "priced", pico=pico, lines=(line,))
     return Posting(
-        call=call_id if isinstance(call_id, Call) else call(call_id, **(who or {})),
+        call=replace(call_id if isinstance(call_id, Call) else call(call_id, **(who or {})), kind=kind),
         status=status,
         ended_at=at,
         cost=cost,

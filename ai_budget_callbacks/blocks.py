@@ -1,0 +1,88 @@
+"""The `track()` blocks around the caller: one ContextVar, read where a call or a charge starts.
+
+Holds no logic of its own: what a block is, `scope` knows.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ai_budget_callbacks.budget import Attached
+    from ai_budget_callbacks.errors import Refusal
+    from ai_budget_callbacks.meter import Meter
+
+__all__ = ["Block", "current_blocks", "enter", "entered", "leave", "note_outside_call", "outside_calls"]
+
+
+class Block(Protocol):
+    """What the flow needs to know of a block.
+
+    Attributes:
+        id: The block's scope in the ledger.
+        meter: The meter that counts it.
+        user, metadata: Who its calls belong to.
+        attached: Its own budgets.
+        refusal: What closed it, or None.
+    """
+
+    id: str
+    meter: Meter
+    user: str | None
+    metadata: dict[str, str]
+    attached: tuple[Attached, ...]
+    refusal: Refusal | None
+
+    def close_with(self, refusal: Refusal) -> None:
+        """Refuse later starts in this block."""
+
+    def note_call(self) -> None:
+        """A call of this block starts, or is refused."""
+
+    def note_event(self) -> None:
+        """A framework runs in this block."""
+
+
+_blocks: ContextVar[tuple[Block, ...]] = ContextVar("ai_budget_blocks", default=())
+_outside = 0
+
+
+def current_blocks() -> tuple[Block, ...]:
+    """Blocks around the caller, outermost first."""
+    return _blocks.get()
+
+
+@contextmanager
+def entered(blocks: tuple[Block, ...]) -> Iterator[None]:
+    """Be inside these blocks, and in no others."""
+    before = _blocks.get()
+    _blocks.set(blocks)
+    try:
+        yield
+    finally:
+        _blocks.set(before)
+
+
+def enter(block: Block) -> None:
+    """Be inside one block more."""
+    _blocks.set((*_blocks.get(), block))
+
+
+def leave(block: Block) -> None:
+    """Be outside a block again, in whatever context its end is reached (an async fixture, a generator)."""
+    _blocks.set(tuple(item for item in _blocks.get() if item is not block))
+
+
+def note_outside_call() -> None:
+    """A model call starts that no block and no installed meter counts."""
+    global _outside  # noqa: PLW0603 - a tally for one warning; a lost increment loses nothing else
+    _outside += 1
+
+
+def outside_calls() -> int:
+    """How many such calls this process has seen."""
+    return _outside
