@@ -144,6 +144,21 @@ class Budget:
         """What messages call it."""
         return self.name or f"{amount_text(self.unit, self.limit)}{f' per {self.per}' if self.per else ''}"
 
+    @classmethod
+    def known(cls, name: str | None, identity: str, limit: int) -> Budget:
+        """A budget as a ledger knows it.
+
+        Args:
+            name: Its name.
+            identity: Its `identity`.
+            limit: In the unit's integers.
+        """
+        told: dict[str, Any] = json.loads(identity)
+        unit = told.pop("unit")
+        told["by"] = tuple(told["by"])
+        told[unit] = usd_decimal(limit) if unit == "usd" else limit
+        return cls(name=name, **told)
+
     def amount(self, value: int) -> Decimal | int:
         """An integer amount of this budget's unit as people read it: USD as `Decimal`, else the int."""
         return usd_decimal(value) if self.unit == "usd" else value

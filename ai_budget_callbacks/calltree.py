@@ -66,7 +66,8 @@ class CallTree:
 
     def _head(self) -> str:
         total = self.totals
-        return f"{self.name}  {total.calls} calls  ${_usd(total.cost_pico)}{total.caveats}"
+        plural = "" if total.calls == 1 else "s"
+        return f"{self.name}  {total.calls} call{plural}  ${_usd(total.cost_pico)}{total.caveats}"
 
     def _lines(self, indent: str) -> Iterator[str]:
         for index, child in enumerate(self.children):

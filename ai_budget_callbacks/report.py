@@ -9,8 +9,9 @@ from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.budget import window_end, window_key
+from ai_budget_callbacks.budget import BalanceKey, window_end, window_key
 from ai_budget_callbacks.errors import ConfigError
+from ai_budget_callbacks.ledger import Balance
 from ai_budget_callbacks.money import usd_decimal, usd_text
 
 if TYPE_CHECKING:
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from ai_budget_callbacks.budget import Attached
-    from ai_budget_callbacks.ledger import Balance, Entry
+    from ai_budget_callbacks.budget import Attached, Budget
+    from ai_budget_callbacks.ledger import Entry
 
 __all__ = [
     "DIMENSIONS",
     "BalanceView",
     "Summary",
     "Totals",
+    "balance_row",
+    "balance_view",
     "balance_views",
     "grouped_rows",
+    "run_row",
     "scope_values",
     "summarise",
     "totals_of",
@@ -48,6 +52,7 @@ class BalanceView:
         scope: Values of its `by` fields.
         limit, spent, held, remaining: Amounts; `remaining` is never negative.
         resets_at: When the window rolls over, or None.
+        window: The window's key: `"2026-11-24"`, a run id, `"total"`, …
     """
 
     budget: str
@@ -58,6 +63,7 @@ class BalanceView:
     held: Decimal | int
     remaining: Decimal | int
     resets_at: datetime | None
+    window: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,6 +337,40 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
     return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]
 
 
+def run_row(run: str, entries: Sequence[Entry]) -> dict[str, Any]:
+    """One row of `ai-budget runs`."""
+    return {
+        "run": run,
+        "started_at": min(entry.started_at for entry in entries).isoformat(timespec="seconds"),
+        "ended_at": max(entry.at for entry in entries).isoformat(timespec="seconds"),
+        "user": _names(entry.user for entry in entries),
+        "agent": _names(entry.agent for entry in entries),
+    } | totals_of(entries).to_dict()
+
+
+def _names(values: Iterable[str | None]) -> str:
+    return ", ".join(sorted({value for value in values if value}))
+
+
+def balance_row(view: BalanceView) -> dict[str, Any]:
+    """One row of `ai-budget budgets`. Amounts are text: USD as plain decimals, tokens and calls as integers."""
+    return {
+        "budget": view.budget,
+        "unit": view.unit,
+        "scope": ", ".join(view.scope),
+        "window": view.window,
+        "limit": _amount(view.limit),
+        "spent": _amount(view.spent),
+        "held": _amount(view.held),
+        "remaining": _amount(view.remaining),
+        "resets_at": "" if view.resets_at is None else view.resets_at.isoformat(timespec="seconds"),
+    }
+
+
+def _amount(value: Decimal | int) -> str:
+    return str(value) if isinstance(value, int) else format(value.normalize() if value else value, "f")
+
+
 def scope_values(scope: str) -> tuple[str, ...]:
     """The `by` values of a balance key's scope."""
     return tuple(json.loads(scope))
@@ -354,26 +394,36 @@ def balance_views(
         window = None if budget.per == "run" else window_key(budget, now, owner)
         wanted = [fields.get(name.removeprefix("metadata.")) for name in budget.by]
         found = [
-            (scope_values(row.key.scope), row.spent, row.held)
+            balance_view(budget, row, now)
             for row in rows
             if row.key.budget == item.key and window in {None, row.key.window} and _fits(row.key.scope, wanted)
         ]
         if not found and window is not None and None not in wanted:
-            found = [(tuple(map(str, wanted)), 0, 0)]
-        for scope, spent, held in found:
-            views.append(
-                BalanceView(
-                    budget=budget.label,
-                    unit=budget.unit,
-                    scope=scope,
-                    limit=budget.amount(budget.limit),
-                    spent=budget.amount(spent),
-                    held=budget.amount(held),
-                    remaining=budget.amount(max(budget.limit - spent - held, 0)),
-                    resets_at=window_end(budget, now),
-                )
-            )
+            key = BalanceKey(item.key, budget.unit, window, json.dumps(list(map(str, wanted))))
+            found = [balance_view(budget, Balance(key=key, spent=0, held=0), now)]
+        views += found
     return views
+
+
+def balance_view(budget: Budget, row: Balance, now: datetime) -> BalanceView:
+    """One balance as people read it.
+
+    Args:
+        budget: Its budget, with the limit to show.
+        row: The balance.
+        now: Aware datetime.
+    """
+    return BalanceView(
+        budget=budget.label,
+        unit=budget.unit,
+        scope=scope_values(row.key.scope),
+        limit=budget.amount(budget.limit),
+        spent=budget.amount(row.spent),
+        held=budget.amount(row.held),
+        remaining=budget.amount(max(budget.limit - row.spent - row.held, 0)),
+        resets_at=window_end(budget, now),
+        window=row.key.window,
+    )
 
 
 def _fits(scope: str, wanted: Sequence[str | None]) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.report import Summary
 
-__all__ = ["Run", "default_meter", "install", "installed", "track"]
+__all__ = ["Run", "default_meter", "install", "installed", "reinstall", "track"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -264,6 +264,12 @@ def install(meter: Meter) -> None:
         raise ConfigError(f"install() takes a Meter, not {meter!r}.")
     _attach_frameworks()
     _installed = meter
+
+
+def reinstall(meter: Meter | None) -> None:
+    """Put back what was installed before, or nothing; for test fixtures (`testing`), which must leave no trace."""
+    global _installed, _default
+    _installed, _default = meter, None
 
 
 def installed() -> Meter | None:

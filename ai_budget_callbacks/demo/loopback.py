@@ -305,6 +305,12 @@ class LoopbackProvider:
             self._bill: list[BillItem] = []
             self._script = iter(self._reply if isinstance(self._reply, Sequence) else ())
 
+    def script(self, reply: Reply | Callable[[RecordedRequest], Reply] | Sequence[Reply]) -> None:
+        """Answer the coming requests with other replies."""
+        with self._lock:
+            self._reply = reply
+            self._script = iter(reply if isinstance(reply, Sequence) else ())
+
     def start(self) -> Self:
         """Listen on a free port."""
         if self._server is None:

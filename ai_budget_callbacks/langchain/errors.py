@@ -1,29 +1,32 @@
 """Refusals as LangChain sees them: also non-retryable model errors, so that its own retries leave them alone.
 
 `ModelError` with `is_retryable=False` escapes ModelRetry, ToolRetry and Summarization middleware and LangGraph's
-node retries (measured, facts/langchain.md 1.4); it exists from langchain-core 1.6.
+node retries (measured, facts/langchain.md 1.4). It exists from langchain-core 1.6; before that a refusal is a
+`RuntimeError`, which those middlewares retry: they send nothing, and lose seconds.
 """
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from langchain_core.exceptions import ModelError
+import langchain_core.exceptions
 
 from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, PriceUnknown, UsageMissing
 
 __all__ = ["LangChainBudgetExceeded", "LangChainPriceUnknown", "LangChainUsageMissing", "adapted"]
 
+_ModelError: type[Exception] = getattr(langchain_core.exceptions, "ModelError", RuntimeError)
 
-class LangChainBudgetExceeded(BudgetExceeded, ModelError):
+
+class LangChainBudgetExceeded(BudgetExceeded, _ModelError):  # type: ignore[misc, valid-type]
     """`BudgetExceeded`, raised through LangChain. Catch `BudgetExceeded`."""
 
 
-class LangChainPriceUnknown(PriceUnknown, ModelError):
+class LangChainPriceUnknown(PriceUnknown, _ModelError):  # type: ignore[misc, valid-type]
     """`PriceUnknown`, raised through LangChain. Catch `PriceUnknown`."""
 
 
-class LangChainUsageMissing(UsageMissing, ModelError):
+class LangChainUsageMissing(UsageMissing, _ModelError):  # type: ignore[misc, valid-type]
     """`UsageMissing`, raised through LangChain: a retry would pay again. Catch `UsageMissing`."""
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from ai_budget_callbacks.budget import Attached, BalanceKey
+    from ai_budget_callbacks.budget import Attached, BalanceKey, Budget
     from ai_budget_callbacks.pricing import Cost
     from ai_budget_callbacks.usage import Call, Usage
 
@@ -28,7 +28,9 @@ __all__ = [
     "Claim",
     "Entry",
     "Hold",
+    "KnownBudget",
     "Ledger",
+    "LedgerStatus",
     "NoRoom",
     "Posting",
     "Query",
@@ -241,6 +243,37 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnownBudget:
+    """A budget as the store knows it.
+
+    Attributes:
+        key: Its key.
+        budget: The budget, with the limit it was last given.
+    """
+
+    key: str
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerStatus:
+    """How much a store holds.
+
+    Attributes:
+        entries: Number of entries by status.
+        first_at, last_at: When the first and the last was booked (aware, UTC), or None.
+        open_holds: Calls in flight, or lost and not swept yet.
+        size_bytes: Of the file.
+    """
+
+    entries: Mapping[str, int]
+    first_at: datetime | None
+    last_at: datetime | None
+    open_holds: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """Which entries to read. All given conditions hold together.
 
@@ -311,6 +344,15 @@ class Ledger(Protocol):
 
     def entries(self, query: Query) -> Iterator[Entry]:
         """Entries in order of booking."""
+
+    def latest_runs(self, count: int) -> list[str]:
+        """Ids of the runs that booked something last, the latest first."""
+
+    def known_budgets(self) -> list[KnownBudget]:
+        """Every budget the store has seen."""
+
+    def status(self) -> LedgerStatus:
+        """How much it holds, and since when."""
 
     def samples(self, provider: str, model: str, count: int) -> list[tuple[str | None, int, int, int]]:
         """Latest (node, text bytes, input tokens, output tokens) of a requested model, for estimates."""

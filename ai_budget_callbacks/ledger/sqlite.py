@@ -11,7 +11,7 @@ import orjson
 
 from ai_budget_callbacks.budget import BalanceKey, amount_text
 from ai_budget_callbacks.errors import ConfigError
-from ai_budget_callbacks.ledger import Balance, Entry, Hold, NoRoom, Posting, Settled
+from ai_budget_callbacks.ledger import Balance, Entry, Hold, NoRoom, Posting, Settled, reading
 from ai_budget_callbacks.ledger import owner as owners
 from ai_budget_callbacks.ledger import statements as sql
 from ai_budget_callbacks.ledger.connection import Connection
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ai_budget_callbacks.budget import Attached
-    from ai_budget_callbacks.ledger import Claim, Query, Want
+    from ai_budget_callbacks.ledger import Claim, KnownBudget, LedgerStatus, Query, Want
 
 __all__ = ["SqliteLedger"]
 
@@ -346,6 +346,21 @@ class SqliteLedger:
                 sql.SAMPLES, (provider, model, count)
             ).fetchall()
         return rows
+
+    def latest_runs(self, count: int) -> list[str]:
+        """See `Ledger.latest_runs`."""
+        with self._connection.read() as conn:
+            return reading.latest_runs(conn, count)
+
+    def known_budgets(self) -> list[KnownBudget]:
+        """See `Ledger.known_budgets`."""
+        with self._connection.read() as conn:
+            return reading.known_budgets(conn)
+
+    def status(self) -> LedgerStatus:
+        """See `Ledger.status`."""
+        with self._connection.read() as conn:
+            return reading.status(conn)
 
     def verify(self) -> list[str]:
         """See `Ledger.verify`."""

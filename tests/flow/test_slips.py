@@ -402,11 +402,12 @@ def test_a_refused_prompt_takes_back_what_another_handler_held_for_its_siblings(
 
 
 def test_one_run_id_twice_at_once_in_one_handler_is_refused_and_leaves_nothing(serve, handler, ledger):
-    far = serve(Reply(delay_s=0.3, **USAGE))
+    far = serve(Reply(delay_s=1, **USAGE))
     first, shared, run_id = handler(Budget(usd="1")), handler(Budget(usd="1")), uuid.uuid4()
-    said = []
+    said, together = [], threading.Barrier(2)
 
     def ask():
+        together.wait()
         try:
             chat(far).invoke("hi", config=config(first, shared, run_id=run_id))
         except ConfigError as error:

@@ -1,0 +1,129 @@
+"""What all commands share: options, how rows are printed, how faults are told, how times are read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from ai_budget_callbacks.errors import AIBudgetError, LedgerError
+from ai_budget_callbacks.settings import default_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ai_budget_callbacks.ledger import Ledger
+
+__all__ = [
+    "EXIT_UNPRICED",
+    "EXIT_WRONG",
+    "fail",
+    "ledger_option",
+    "moment",
+    "open_book",
+    "output_options",
+    "render",
+    "since_moment",
+    "told",
+]
+
+EXIT_WRONG = 1
+EXIT_UNPRICED = 3
+
+_AGE = re.compile(r"(\d+)([mhdw])\Z")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+ledger_option = click.option(
+    "--ledger",
+    envvar="AI_BUDGET_LEDGER",
+    default=None,
+    help="Path or URL of the ledger. [default: user data directory]",
+)
+
+
+def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The output flags of sqlite-utils."""
+    for flag, text in (
+        ("--table", "A table for people (the default)."),
+        ("--csv", "CSV with a header."),
+        ("--nl", "One JSON object a line."),
+        ("--json", "A JSON list of rows."),
+    ):
+        function = click.option(flag, "output", flag_value=flag[2:], help=text)(function)
+    return function
+
+
+class told:  # noqa: N801 - reads as a statement
+    """Our errors as one line on stderr instead of a traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, AIBudgetError):
+            fail(error.message, EXIT_WRONG)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Say why on stderr, and exit."""
+    click.echo(text, err=True)
+    sys.exit(code)
+
+
+def open_book(ledger: str | None) -> Ledger:
+    """The ledger at a path or URL, or the default one; one that is not there is not made."""
+    from ai_budget_callbacks.ledger import open_ledger
+
+    where = ledger or default_ledger()
+    file = Path(where.removeprefix("sqlite:///"))
+    if not file.exists():
+        fail(f"There is no ledger at {file} yet; it is made by the first call, or give --ledger.", EXIT_WRONG)
+    try:
+        return open_ledger(where)
+    except LedgerError as error:
+        fail(error.message, EXIT_WRONG)
+
+
+def render(rows: Sequence[dict[str, Any]], output: str | None) -> None:
+    """Print rows in the form that was asked for."""
+    if output == "json":
+        click.echo(json.dumps(rows))
+    elif output == "nl":
+        for row in rows:
+            click.echo(json.dumps(row))
+    elif output == "csv":
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif rows:
+        from tabulate import tabulate
+
+        columns = list(rows[0])
+        align = ["right" if isinstance(rows[0][name], int) or name.endswith("_usd") else "left" for name in columns]
+        cells = [[str(row[name]) for name in columns] for row in rows]
+        click.echo(tabulate(cells, headers=columns, colalign=align, disable_numparse=True))
+    else:
+        click.echo("No entries.", err=True)
+
+
+def moment(text: str) -> datetime:
+    """An ISO 8601 time; UTC where it says no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{text!r} is no ISO 8601 time, such as 2026-11-24T13:00:00Z.", EXIT_WRONG)
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def since_moment(text: str) -> datetime:
+    """A time, or an age before now."""
+    age = _AGE.match(text)
+    if age is not None:
+        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    return moment(text)

@@ -1,0 +1,92 @@
+"""A pytest fixture that proves the limits of your own application: `pytest_plugins = ["ai_budget_callbacks.testing"]`.
+
+Real clients, real HTTP to a provider on 127.0.0.1 that keeps its own bill, a real ledger in memory. Nothing is
+patched: the clients are pointed at the provider by their own environment variables.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ai_budget_callbacks import scope
+from ai_budget_callbacks.demo.loopback import LoopbackProvider, RecordedRequest, Reply, ToolCall
+from ai_budget_callbacks.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from decimal import Decimal
+
+    from ai_budget_callbacks.budget import Budget
+
+__all__ = ["BudgetProof", "RecordedRequest", "Reply", "ToolCall", "ai_budget"]
+
+
+class BudgetProof:
+    """What a test of limits needs.
+
+    Attributes:
+        provider: The loopback provider (OpenAI chat completions).
+        meter: A meter on a ledger in memory, installed for the process while the test runs: calls that no handler of
+            the application counts are counted here.
+    """
+
+    def __init__(self, provider: LoopbackProvider, meter: Meter) -> None:
+        self.provider = provider
+        self.meter = meter
+
+    def replies(self, reply: Reply | Callable[[RecordedRequest], Reply] | Sequence[Reply]) -> None:
+        """Script the provider: one reply for all requests, a function of the request, or replies in order."""
+        self.provider.script(reply)
+
+    def meter_with(self, *budgets: Budget, **options: Any) -> Meter:
+        """A meter with budgets on a new ledger in memory; options as for `Meter`."""
+        return Meter(budgets, **({"ledger": ":memory:"} | options))
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """Requests that reached the provider."""
+        return self.provider.requests
+
+    @property
+    def billed_usd(self) -> Decimal:
+        """The provider's own bill in USD, exact."""
+        return self.provider.billed_usd
+
+    def assert_books_match(self, meter: Meter | None = None) -> None:
+        """The ledger says what the provider billed, to the last digit, and nothing is left open.
+
+        Args:
+            meter: The meter that counts; None for the installed one.
+
+        Raises:
+            AssertionError: It does not.
+        """
+        counting = meter or self.meter
+        booked, billed = counting.summary().cost_usd, self.billed_usd
+        assert booked == billed, f"the ledger says ${booked}, the provider billed ${billed}"
+        wrong = counting.ledger.verify()
+        assert not wrong, "\n".join(wrong)
+        assert not counting.ledger.open_holds(), "calls are still open"
+
+
+@pytest.fixture
+def ai_budget(monkeypatch: pytest.MonkeyPatch) -> Iterator[BudgetProof]:
+    """The loopback provider, and an installed meter on a ledger in memory.
+
+    While the test runs, OpenAI clients that are made without a `base_url` talk to the provider, the default ledger is
+    in memory, and `install()` is undone afterwards.
+    """
+    before = scope.installed()
+    with LoopbackProvider() as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        monkeypatch.setenv("AI_BUDGET_LEDGER", ":memory:")
+        meter = Meter(ledger=":memory:")
+        scope.install(meter)
+        try:
+            yield BudgetProof(provider, meter)
+        finally:
+            scope.reinstall(before)
+            meter.close()
