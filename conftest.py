@@ -1,25 +1,90 @@
-"""Every Python block in README.md and docs/ is run, against the loopback provider and a ledger of its own."""
+"""Every block in README.md and docs/ is run: Python, the command line, and the output that is shown for them.
+
+A page is one session, with a provider on 127.0.0.1, a key and a ledger of its own. A `text` block is what the Python
+block before it prints; a `console` block is commands after `$` and what they print. `…` stands for what changes from
+run to run: a part of a line, or any number of lines.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+import shlex
+
 import pytest
 from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser
+
+_ANY_PART, _ANY_LINES = ".*?", r"(?:.*\n)*?"
 
 
-@pytest.fixture
-def documented_world(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def documented_world(tmp_path_factory):
     """What a reader has: a provider behind OPENAI_API_BASE, a key, and an own ledger."""
     from ai_budget_callbacks.demo.loopback import LoopbackProvider, Reply
+    from ai_budget_callbacks.scope import installed, reinstall
 
-    with LoopbackProvider(Reply(text="A fact.", input_tokens=400, output_tokens=60)) as provider:
-        monkeypatch.setenv("OPENAI_API_BASE", provider.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "no-key-needed")
-        monkeypatch.setenv("AI_BUDGET_LEDGER", str(tmp_path / "docs.db"))
-        monkeypatch.chdir(tmp_path)
+    folder, before = tmp_path_factory.mktemp("page"), installed()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        LoopbackProvider(Reply(text="A fact.", input_tokens=400, output_tokens=60)) as provider,
+    ):
+        patch.setenv("OPENAI_API_BASE", provider.base_url)
+        patch.setenv("OPENAI_API_KEY", "no-key-needed")
+        patch.setenv("AI_BUDGET_LEDGER", str(folder / "docs.db"))
+        patch.setenv("LANGSMITH_TRACING", "false")
+        patch.chdir(folder)
         yield provider
+        reinstall(before)
+
+
+def run_python(example):
+    """Run a block and keep what it prints for the `text` block after it."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        PythonEvaluator()(example)
+    example.namespace["_printed"] = out.getvalue()
+    print(out.getvalue(), end="")  # noqa: T201 - for whoever looks at a failure
+
+
+def compare_with_printed(example):
+    """What a `text` block shows is what the block before it printed."""
+    _compare(example.parsed, example.namespace.get("_printed", ""))
+
+
+def run_commands(example):
+    """Run the commands of a `console` block and compare what they print."""
+    from click.testing import CliRunner
+
+    from ai_budget_callbacks.cli import main
+
+    for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]:
+        line, _, shown = part.partition("\n")
+        program, *args = shlex.split(line)
+        assert program == "ai-budget", f"{line!r} is not run; use a block of another language for other programs"
+        result = CliRunner().invoke(main, args)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        _compare(shown, result.output)
+
+
+def _compare(shown, printed):
+    want, got = (
+        # trailing blanks come from tables, and editors remove them
+        "".join(f"{line.rstrip()}\n" for line in text.strip().splitlines())
+        for text in (shown, printed)
+    )
+    lines = (_ANY_LINES if line == "…\n" else re.escape(line).replace("…", _ANY_PART) for line in want.splitlines(True))
+    if re.fullmatch("".join(lines), got) is None:
+        pytest.fail(f"the page shows\n{want}\nand what is printed is\n{got}", pytrace=False)
 
 
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], patterns=["README.md", "docs/*.md"], fixtures=["documented_world"]
+    parsers=[
+        CodeBlockParser("python", run_python),
+        CodeBlockParser("text", compare_with_printed),
+        CodeBlockParser("console", run_commands),
+    ],
+    patterns=["README.md", "docs/*.md", "docs/how-to/*.md"],
+    fixtures=["documented_world"],
 ).pytest()
