@@ -86,5 +86,6 @@ pytest_collect_file = Sybil(
         CodeBlockParser("console", run_commands),
     ],
     patterns=["README.md", "docs/*.md", "docs/how-to/*.md"],
+    excludes=["docs/how-to/testing.md"],  # shows whole files; tests/docs/test_docs.py runs them with pytest
     fixtures=["documented_world"],
 ).pytest()
