@@ -23,13 +23,17 @@ _ANY_PART, _ANY_LINES = ".*?", r"(?:.*\n)*?"
 @pytest.fixture(scope="module")
 def documented_world(tmp_path_factory):
     """What a reader has: a provider behind OPENAI_API_BASE, a key, and an own ledger."""
-    from ai_budget_callbacks.demo.loopback import LoopbackProvider, Reply
+    from ai_budget_callbacks.demo.loopback import Reply
     from ai_budget_callbacks.scope import installed, reinstall
+    from tests.support.provider import FarEnd
+
+    def answer(request):
+        return Reply(text="A fact.", input_tokens=400, output_tokens=0 if "embeddings" in request.path else 60)
 
     folder, before = tmp_path_factory.mktemp("page"), installed()
     with (
         pytest.MonkeyPatch.context() as patch,
-        LoopbackProvider(Reply(text="A fact.", input_tokens=400, output_tokens=60)) as provider,
+        FarEnd(answer) as provider,
     ):
         patch.setenv("OPENAI_API_BASE", provider.base_url)
         patch.setenv("OPENAI_API_KEY", "no-key-needed")

@@ -188,3 +188,46 @@ def test_a_deployment_is_priced_as_the_model_it_is_said_to_be():
         ask("gpt-4o-mini")
     with pytest.raises(BudgetExceeded):
         ask(None, prices={"chat-eu": Price(input="0.165", output="0.66")})
+
+
+# -- docs/how-to/threads-and-processes.md
+
+
+async def test_a_block_is_seen_in_tasks_and_in_to_thread(ai_budget):
+    import asyncio
+
+    from langchain_openai import ChatOpenAI
+
+    from ai_budget_callbacks import track
+
+    model = ChatOpenAI(model="gpt-4o-mini")
+    async with track(meter=ai_budget.meter) as run:
+        await asyncio.create_task(model.ainvoke("hi"))
+        await asyncio.to_thread(model.invoke, "hi")
+        await asyncio.to_thread(model.batch, ["hi", "hi"])
+    assert run.summary().calls == len(ai_budget.requests) == 4
+
+
+def test_a_bound_function_is_limited_after_its_block_ended(ai_budget):
+    import threading
+
+    from langchain_openai import ChatOpenAI
+
+    from ai_budget_callbacks import Budget, BudgetExceeded, track
+
+    model, seen = ChatOpenAI(model="gpt-4o-mini"), []
+    with track(Budget(calls=1), meter=ai_budget.meter) as run:
+        ask = run.bind(lambda: model.invoke("hi"))
+
+    def later():
+        for _ in range(3):
+            try:
+                seen.append(ask().text)
+            except BudgetExceeded:
+                seen.append("refused")
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    thread.join()
+    assert seen == ["ok", "refused", "refused"]
+    assert run.summary().calls == len(ai_budget.requests) == 1
