@@ -78,7 +78,10 @@ def _compare(shown, printed):
         "".join(f"{line.rstrip()}\n" for line in text.strip().splitlines())
         for text in (shown, printed)
     )
-    lines = (_ANY_LINES if line == "…\n" else re.escape(line).replace("…", _ANY_PART) for line in want.splitlines(True))
+    lines = (
+        _ANY_LINES if line == "…\n" else re.escape(line).replace("…", _ANY_PART)
+        for line in want.splitlines(keepends=True)
+    )
     if re.fullmatch("".join(lines), got) is None:
         pytest.fail(f"the page shows\n{want}\nand what is printed is\n{got}", pytrace=False)
 

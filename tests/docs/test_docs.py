@@ -124,7 +124,7 @@ INTERNAL = {
     "Run": {"close_with", "note_call", "note_event", "keep_open", "let_go", "end"},
     "Budget": {"durable", "label", "amount"},
     "MeteredEmbeddings": {"embed_documents", "embed_query", "aembed_documents", "aembed_query"},
-    "MeteredReranker": {"compress_documents", "acompress_documents"},
+    "MeteredReranker": {"compress_documents", "acompress_documents", "model_post_init"},
     "Usage": {"with_units", "add_units"},
 }  # fmt: skip
 
@@ -231,3 +231,52 @@ def test_a_bound_function_is_limited_after_its_block_ended(ai_budget):
     thread.join()
     assert seen == ["ok", "refused", "refused"]
     assert run.summary().calls == len(ai_budget.requests) == 1
+
+
+# -- docs/how-to/beyond-models.md
+
+
+def test_a_tool_that_does_not_fit_does_not_run():
+    from langchain_core.tools import tool
+
+    from ai_budget_callbacks import Budget, BudgetExceeded, Price
+    from ai_budget_callbacks.langchain import BudgetCallbackHandler
+
+    ran = []
+
+    @tool
+    def look_up(query: str) -> str:
+        """Look something up, for a fee."""
+        ran.append(query)
+        return "found"
+
+    handler = BudgetCallbackHandler(
+        Budget(usd="0.02"), ledger=":memory:", prices={"tool/look_up": Price(request="0.008")}
+    )
+    with pytest.raises(BudgetExceeded):
+        for query in "abcd":
+            look_up.invoke({"query": query}, config={"callbacks": [handler]})
+    assert ran == ["a", "b"]
+    assert str(handler.summary().cost_usd) == "0.016"
+    assert not handler.meter.ledger.open_holds()
+
+
+def test_embeddings_that_do_not_fit_are_not_sent():
+    from langchain_openai import OpenAIEmbeddings
+
+    from ai_budget_callbacks import Budget, BudgetExceeded
+    from ai_budget_callbacks.demo.loopback import Reply
+    from ai_budget_callbacks.langchain import BudgetCallbackHandler, MeteredEmbeddings
+    from tests.support.provider import FarEnd
+
+    with FarEnd(Reply(input_tokens=1000, output_tokens=0)) as far:  # 1000 x 0.02 per million = $0.00002
+        plain = OpenAIEmbeddings(
+            model="text-embedding-3-small", base_url=far.base_url, api_key="x", check_embedding_ctx_length=False
+        )
+        handler = BudgetCallbackHandler(Budget(calls=2), Budget(usd="1"), ledger=":memory:")
+        embeddings = MeteredEmbeddings(plain, handler)
+        with pytest.raises(BudgetExceeded):
+            for _ in range(4):
+                embeddings.embed_query("a question")
+        assert len(far.requests) == 2
+        assert handler.summary().cost_usd == far.billed_usd

@@ -49,7 +49,9 @@ def test_an_example_runs_and_its_books_equal_the_bill(path, tmp_path):
 @pytest.fixture
 def web_app(monkeypatch):
     """The FastAPI example imported into this process, in front of a provider that streams slowly."""
-    reply = Reply(text="one two three four five six seven eight", input_tokens=300, output_tokens=20, chunk_delay_s=0.05)
+    reply = Reply(
+        text="one two three four five six seven eight", input_tokens=300, output_tokens=20, chunk_delay_s=0.05
+    )
     with LoopbackProvider(reply) as provider:
         monkeypatch.setenv("OPENAI_API_BASE", provider.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "x")
