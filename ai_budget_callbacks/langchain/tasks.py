@@ -7,6 +7,7 @@ end of the root run or `track()` block, owner death and `ttl_s` stand behind it 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import inspect
 import os
 import weakref
@@ -51,18 +52,34 @@ class TaskWatch:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         left = self._open.pop(task, None)
-        if left and (task.cancelled() or _is_the_callers(task)):
+        if left and (task.cancelled() or _failed(task) or not _is_a_step(task)):
             self._lost(list(left))
 
 
-def _is_the_callers(task: asyncio.Task[Any]) -> bool:
-    """Whether a task is one in which calls end, and not a helper of the framework in which only the start hook ran.
+def _failed(task: asyncio.Task[Any]) -> bool:
+    """Whether a task ended with an exception; `task.exception()` would silence asyncio's own word about a lost one."""
+    return getattr(task, "_exception", None) is not None
 
-    LangChain runs some start hooks in short tasks of their own (`gather` in `AsyncCallbackManager.on_llm_start`, the
-    steps of a fallback's stream; langchain-core 1.8.3): their normal end says nothing about the call.
+
+def _is_a_step(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is a helper in which a call only started or took one step, and that may end before the call does.
+
+    The steps of a stream are tasks (`py_anext` in a chain, `asyncio.wait_for(anext(…))`), and so are start events that
+    LangChain gathers (langchain-core 1.8.3): their normal end says nothing about the call. A chain's, node's or tool's
+    own task holds its calls from start to end.
     """
     coroutine = task.get_coro()
     if not inspect.iscoroutine(coroutine):
-        return False
-    path = coroutine.cr_code.co_filename
-    return not any(f"{os.sep}{package}{os.sep}" in path for package in ("langchain_core", "langgraph", "asyncio"))
+        return True
+    code = coroutine.cr_code
+    return code.co_filename.startswith(_FRAMEWORKS) and any(part in code.co_name for part in _STEPS)
+
+
+def _folders() -> tuple[str, ...]:
+    """Where the frameworks' own code is: a user's may be in a folder of the same name."""
+    found = [importlib.util.find_spec(name) for name in ("asyncio", "langchain_core", "langgraph")]
+    return tuple(f"{place}{os.sep}" for spec in found if spec for place in spec.submodule_search_locations or ())
+
+
+_FRAMEWORKS = _folders()
+_STEPS = ("next", "wrap_awaitable", "wait_for", "handle_event", "on_llm_start", "on_chat_model_start")
