@@ -30,8 +30,13 @@ class TaskWatch:
         self._lost = lost
         self._open: weakref.WeakKeyDictionary[asyncio.Task[Any], set[str]] = weakref.WeakKeyDictionary()
 
-    def opened(self, call_id: str) -> asyncio.Task[Any] | None:
-        """A call starts in the current task, if there is one."""
+    def opened(self, call_id: str) -> weakref.ref[asyncio.Task[Any]] | None:
+        """A call starts in the current task, if there is one.
+
+        Returns:
+            What `ended` takes. Weak: a finished task keeps its coroutine, which may be one step of the call's own
+            stream, and a stream that is kept is never closed by the collector (langchain-core 1.8.3, fallbacks).
+        """
         try:
             task = asyncio.current_task()
         except RuntimeError:  # no running loop in this thread
@@ -43,10 +48,11 @@ class TaskWatch:
             calls = self._open[task] = set()
             task.add_done_callback(self._done)
         calls.add(call_id)
-        return task
+        return weakref.ref(task)
 
-    def ended(self, task: asyncio.Task[Any] | None, call_id: str) -> None:
+    def ended(self, started_in: weakref.ref[asyncio.Task[Any]] | None, call_id: str) -> None:
         """A call got its end event."""
+        task = started_in() if started_in is not None else None
         if task is not None:
             self._open.get(task, set()).discard(call_id)
 
