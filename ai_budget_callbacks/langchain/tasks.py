@@ -1,7 +1,9 @@
-"""Cancelled calls: LangChain fires no event for a cancelled `ainvoke`, so the task it ran in is watched.
+"""Calls that get no end event: a cancelled `ainvoke`, a v3 stream that is dropped, another handler that raises.
 
-Best effort, and early: it fires when the *task* ends, which for `asyncio.timeout` inside a long-lived task is late. The
-end of the root run or `track()` block, owner death and `ttl_s` stand behind it (facts/langchain.md 3.5, 9).
+Two signs, both early and best effort. The task a call ran in ends: late for `asyncio.timeout` in a long-lived task. The
+call's run id is collected: LangChain makes one object and keeps it in the frames of the call from start to end, so when
+it is gone nobody can end the call (langchain-core 1.8.3); a tracer, or a user who gave the id, may keep it. The end of
+the root run or `track()` block, owner death and `ttl_s` stand behind both (facts/langchain.md 3.5, 9).
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ import asyncio
 import importlib.util
 import inspect
 import os
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,23 +24,30 @@ __all__ = ["TaskWatch"]
 
 
 class TaskWatch:
-    """Calls that are open in asyncio tasks; one callback a task, however many calls it makes.
+    """Open calls, by the asyncio task they started in and by their run id.
 
     Args:
-        lost: Told the ids of calls that were open when their task ended.
+        lost: Told the ids of calls that can get no end event any more.
     """
 
     def __init__(self, lost: Callable[[list[str]], None]) -> None:
         self._lost = lost
         self._open: weakref.WeakKeyDictionary[asyncio.Task[Any], set[str]] = weakref.WeakKeyDictionary()
+        self._run_ids: dict[str, weakref.ref[UUID]] = {}
 
-    def opened(self, call_id: str) -> weakref.ref[asyncio.Task[Any]] | None:
-        """A call starts in the current task, if there is one.
+    def opened(self, run_id: UUID | str) -> weakref.ref[asyncio.Task[Any]] | None:
+        """A call starts, in the current task if there is one.
+
+        Args:
+            run_id: The very object LangChain gave; as text it is not watched.
 
         Returns:
             What `ended` takes. Weak: a finished task keeps its coroutine, which may be one step of the call's own
             stream, and a stream that is kept is never closed by the collector (langchain-core 1.8.3, fallbacks).
         """
+        call_id = str(run_id)
+        if isinstance(run_id, UUID):
+            self._run_ids[call_id] = weakref.ref(run_id, lambda _: self._collected(call_id))
         try:
             task = asyncio.current_task()
         except RuntimeError:  # no running loop in this thread
@@ -52,9 +63,14 @@ class TaskWatch:
 
     def ended(self, started_in: weakref.ref[asyncio.Task[Any]] | None, call_id: str) -> None:
         """A call got its end event."""
+        self._run_ids.pop(call_id, None)
         task = started_in() if started_in is not None else None
         if task is not None:
             self._open.get(task, set()).discard(call_id)
+
+    def _collected(self, call_id: str) -> None:
+        if self._run_ids.pop(call_id, None) is not None and not sys.is_finalizing():
+            self._lost([call_id])
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         left = self._open.pop(task, None)

@@ -35,14 +35,13 @@ from langchain_core.messages import HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
-from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
 
 from ai_budget_callbacks import Budget, BudgetExceeded, Meter, track
-from ai_budget_callbacks.demo.loopback import ChatWire, Reply, ToolCall, sse
+from ai_budget_callbacks.demo.loopback import ChatWire, Reply, sse
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
 from tests.flow import wrapper_table
 from tests.flow.kit import chat, claude, read_back, responses, text_model
@@ -442,8 +441,8 @@ def _meeting(label: str, make: Any, **more: Any) -> None:
 
 _meeting("chat", chat, statuses=("priced", "free"))
 _meeting("chat streaming=True", chat, statuses=("priced", "free"), options={"streaming": True})
-# nothing tells a Responses hit from the answer it hit: one of them is booked, or both, never none
-_meeting("Responses", responses, statuses=("priced", "priced"), exact=False)
+# nothing but its id tells a Responses hit from the answer it hit: one of the two is booked, whichever ends first
+_meeting("Responses", responses, statuses=("priced", "free"))
 
 
 # -- 5: usage that is missing or says nothing
