@@ -2,13 +2,16 @@
 
 Facts: facts/langchain.md 3.5 and 9. An HTTP status counts only when it is the *response's* (an error object inside
 a 200 stream may carry a code and billed usage); "never sent" and "reset after sending" differ only in a cause
-levels down; a timeout derives from the connection error and is checked first.
+levels down; a timeout derives from the connection error and is checked first. Once the answer has begun none of this
+releases anything: the error may be another handler's (a webhook that answered 500, a sink that refused to connect).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
+
+from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
 from ai_budget_callbacks.langchain.extract import first_message, outcome_of, outcome_of_body, text_size
 from ai_budget_callbacks.meter import Outcome
@@ -31,6 +34,7 @@ _NEVER_SENT = frozenset(
         "ClientConnectorError",
     }
 )
+_CALLBACKS = "langchain_core.callbacks.manager"
 _DEPTH = 8
 _HTTP_ERROR = 400
 
@@ -59,14 +63,16 @@ def judge(error: BaseException, result: Any, *, choices: int, provider: str, las
         last_chunk_usage: As for `outcome_of`.
     """
     name = type(error).__name__
-    status = _status(error)
+    foreign = _raised_by_a_handler(error)
+    status = None if foreign else _status(error)
     if status is not None and status < _HTTP_ERROR:
         paid = outcome_of_body(_body(result), provider=provider)
         if paid is not None:
             return Failure(outcome=replace(paid, response=result), reason=str(paid.reason))
-    if status is not None and status >= _HTTP_ERROR:
+    begun = foreign or last_chunk_usage is not None or _has_chunks(result)
+    if not begun and status is not None and status >= _HTTP_ERROR:
         return Failure(outcome=None, reason=f"the provider answered HTTP {status}")
-    if _never_sent(error):
+    if not begun and _never_sent(error):
         return Failure(outcome=None, reason=f"the request was never sent ({name})")
     seen = text_size(result)
     partial = outcome_of(result, choices=choices, provider=provider, last_chunk_usage=last_chunk_usage)
@@ -101,6 +107,28 @@ def _never_sent(error: BaseException) -> bool:
     return any(
         type(item).__name__ in _NEVER_SENT and type(item).__module__.partition(".")[0] in _HTTP_CLIENTS
         for item in _chain(error)
+    )
+
+
+def _raised_by_a_handler(error: BaseException) -> bool:
+    """Whether a callback raised it (`on_llm_new_token` of a handler beside ours): chunks had come by then.
+
+    LangChain adds a chunk to the result after its event, and `invoke` of a streaming model adds none, so the result
+    alone does not show it (langchain-core 1.8.3).
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == _CALLBACKS:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _has_chunks(result: Any) -> bool:
+    return any(
+        isinstance(generation, (ChatGenerationChunk, GenerationChunk))
+        for generations in getattr(result, "generations", None) or ()
+        for generation in generations or ()
     )
 
 

@@ -1,4 +1,5 @@
-"""Forty calls at once against a budget for five, in every way LangChain and LangGraph run things at once.
+"""Fifty calls at once against a budget for five, in every way LangChain and LangGraph run things at once, and forty from
+four processes.
 
 `python -m tests.flow.parallel_table` prints what was sent and billed; test_parallel.py asserts it.
 
@@ -10,8 +11,10 @@ just that, so five calls use up 5 x 0.00014235 = 0.00071175 exactly.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import operator
+import os
 import tempfile
 import threading
 import warnings
@@ -30,11 +33,13 @@ from ai_budget_callbacks import Budget, BudgetExceeded
 from ai_budget_callbacks.demo.loopback import Reply, ToolCall
 from ai_budget_callbacks.events import CallReserved, CallSettled
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
-from tests.flow.kit import chat
+from tests.flow.kit import chat, read_back
+from tests.support.books import Gate, fork, wait
 from tests.support.provider import FarEnd
 
 QUESTION = "What is two plus two?"
-MANY = 40
+MANY = 50
+PROCESSES, CALLS_EACH = 4, 10
 MAX_TOKENS = 100
 AT_THE_BOUND = Reply(text="one two three four five six", input_tokens=549, output_tokens=MAX_TOKENS, delay_s=0.03)
 UNIT_USD = Decimal("0.00014235")
@@ -62,12 +67,14 @@ class Held:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What forty calls came to."""
+    """What all calls came to; entries and holds as the file has them."""
 
     sent: int
     billed_usd: Decimal
     refused: int
     held: Held
+    entries: int
+    holds: int
 
 
 def model(far: FarEnd, **options: Any) -> Any:
@@ -90,6 +97,12 @@ async def batch_wide(far: FarEnd, config: Any) -> int:
 
 async def abatch(far: FarEnd, config: Any) -> int:
     return _refused(await model(far).abatch([QUESTION] * MANY, config=config, return_exceptions=True))
+
+
+async def tasks(far: FarEnd, config: Any) -> int:
+    client = model(far)
+    made = [asyncio.create_task(client.ainvoke(QUESTION, config=config)) for _ in range(MANY)]
+    return _refused(await asyncio.gather(*made, return_exceptions=True))
 
 
 async def threads(far: FarEnd, config: Any) -> int:
@@ -169,12 +182,23 @@ def _agent(far: FarEnd) -> Any:
         """Ask a model."""
         return client.invoke(topic).text
 
+    async def alook_up(topic: str) -> str:
+        return (await client.ainvoke(topic)).text
+
+    look_up.coroutine = alook_up
     return create_agent(model(far), [look_up])
 
 
 async def tools(far: FarEnd, config: Any) -> int:
     with suppress(BudgetExceeded):
         _agent(far).invoke({"messages": [("human", QUESTION)]}, config=config)
+        return 0
+    return 1
+
+
+async def tools_async(far: FarEnd, config: Any) -> int:
+    with suppress(BudgetExceeded):
+        await _agent(far).ainvoke({"messages": [("human", QUESTION)]}, config=config)
         return 0
     return 1
 
@@ -212,7 +236,7 @@ async def closed_streams_one_by_one(far: FarEnd, config: Any) -> int:
 
 
 def many_tools(request: Any) -> Reply:
-    """The first answer of an agent asks for forty tools; every other is text. All cost the bound."""
+    """The first answer of an agent asks for fifty tools; every other is text. All cost the bound."""
     asked = request.body.get("tools") and not any(m.get("role") == "tool" for m in request.body["messages"])
     calls = tuple(ToolCall("look_up", {"topic": QUESTION}) for _ in range(MANY)) if asked else ()
     text = "" if calls else AT_THE_BOUND.text
@@ -224,20 +248,60 @@ def modest(request: Any) -> Reply:
     return replace(many_tools(request), input_tokens=15)
 
 
-INDEPENDENT = (batch, batch_wide, abatch, threads)
-ONE_RUN = (runnable_parallel, runnable_parallel_async, graph_nodes, graph_nodes_async, tools)
+INDEPENDENT = (batch, batch_wide, abatch, threads, tasks)
+ONE_RUN = (runnable_parallel, runnable_parallel_async, graph_nodes, graph_nodes_async, tools, tools_async)
 STREAMS = (closed_streams, closed_streams_one_by_one)
 
 
 async def measure(way: Any, budget: Budget, path: Path, reply: Any = many_tools, **options: Any) -> Outcome:
-    """Run forty calls in one way under a budget."""
+    """Run all calls in one way under a budget."""
     held = Held()
     with FarEnd(reply) as far:
         handler = BudgetCallbackHandler(budget, ledger=path, listeners=[held], **options)
         refused = await way(far, {"callbacks": [handler]})
         await _settled(handler, far)
+        outcome = _outcome(far, path, refused, held)
         handler.close()
-        return Outcome(len(far.requests), far.billed_usd, refused, held)
+        return outcome
+
+
+def _outcome(far: FarEnd, path: Path, refused: int, held: Held) -> Outcome:
+    books = read_back(path)
+    return Outcome(len(far.requests), far.billed_usd, refused, held, len(books.column("status")), len(books.holds))
+
+
+def processes(budget: Budget, path: Path, reply: Any = many_tools, **options: Any) -> Outcome:
+    """Four processes with ten calls at once each, on one ledger file; the budget must be a durable one."""
+    BudgetCallbackHandler(budget, ledger=path, **options).close()  # the children start together on a file that exists
+    held, refused, gate = Held(), 0, Gate()
+    with FarEnd(reply) as far:
+        pipes = []
+        for _ in range(PROCESSES):
+            reader, writer = os.pipe()
+            pipes.append((fork(_one_process, far, budget, path, options, gate, writer), reader))
+            os.close(writer)
+        gate.open()
+        for pid, reader in pipes:
+            with os.fdopen(reader) as answers:
+                told = json.loads(answers.read() or "{}")
+            code = wait(pid)
+            assert code == 0, f"a process ended with {code}"
+            refused += told["refused"]
+            held.held |= {name: Decimal(amount) for name, amount in told["held"].items()}
+            held.cost |= {name: Decimal(amount) for name, amount in told["cost"].items()}
+        return _outcome(far, path, refused, held)
+
+
+def _one_process(far: FarEnd, budget: Budget, path: Path, options: Any, gate: Gate, writer: int) -> None:
+    held = Held()
+    handler = BudgetCallbackHandler(budget, ledger=path, listeners=[held], **options)
+    client, config = model(far), {"callbacks": [handler], "max_concurrency": CALLS_EACH}
+    gate.wait()
+    refused = _refused(client.batch([QUESTION] * CALLS_EACH, config=config, return_exceptions=True))
+    handler.close()
+    texts = [{name: str(amount) for name, amount in amounts.items()} for amounts in (held.held, held.cost)]
+    with os.fdopen(writer, "w") as out:
+        json.dump({"refused": refused, "held": texts[0], "cost": texts[1]}, out)
 
 
 async def _settled(handler: BudgetCallbackHandler, far: FarEnd) -> None:
@@ -251,24 +315,86 @@ async def _settled(handler: BudgetCallbackHandler, far: FarEnd) -> None:
         await asyncio.sleep(0.01)
 
 
+MODEST_UNIT_USD = Decimal("0.00006225")
 MODEST_FIVE_USD = Decimal("0.00031125")  # 5 x 0.00006225
 
 
+@dataclass(frozen=True)
+class Mode:
+    """A budget for five and how the meter reserves.
+
+    Attributes:
+        name: As printed.
+        unit, limit: The budget.
+        unit_usd: What one call costs.
+        reply: The server's script.
+        options: Of the meter.
+    """
+
+    name: str
+    unit: str
+    limit: Any
+    unit_usd: Decimal
+    reply: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def budget(self, *, durable: bool = False) -> Budget:
+        return Budget(**{self.unit: self.limit}, **({"per": "total", "name": "all"} if durable else {}))
+
+    @property
+    def limit_usd(self) -> Decimal:
+        return self.limit * self.unit_usd if self.unit == "calls" else Decimal(self.limit)
+
+
+AMOUNT_USD = Decimal("0.0001")  # more than a call costs: five holds fit, and what they leave over admits two more
+SMALL_USD = Decimal("0.00003")  # half of what a call costs
+MODES = (
+    Mode("5 calls", "calls", 5, UNIT_USD, many_tools),
+    Mode("worst_case", "usd", FIVE_USD, UNIT_USD, many_tools, {"reserve": "worst_case"}),
+    Mode("expected", "usd", MODEST_FIVE_USD, MODEST_UNIT_USD, modest, {"reserve": "expected"}),
+    Mode("an amount", "usd", 5 * AMOUNT_USD, MODEST_UNIT_USD, modest, {"reserve": AMOUNT_USD}),
+    Mode("half the cost", "usd", 5 * SMALL_USD, MODEST_UNIT_USD, modest, {"reserve": SMALL_USD}),
+    Mode("none", "usd", MODEST_FIVE_USD, MODEST_UNIT_USD, modest, {"reserve": "none"}),
+)
+
+
 async def _print_table() -> None:
-    print(f"{'forty at once':<26} {'budget':<36} {'sent':>4} {'limit':>12} {'billed':>12} {'ratio':>6}")
-    every = (*INDEPENDENT, *ONE_RUN, *STREAMS)
-    rows: list[Any] = [(way, Budget(calls=5), "5 calls", many_tools, {}) for way in every]
-    for mode in ("worst_case", "expected", "none"):
-        worst = mode == "worst_case"
-        usd, reply = (FIVE_USD, many_tools) if worst else (MODEST_FIVE_USD, modest)
-        label = f"5 {'worst cases' if worst else 'usual calls'}, {mode}"
-        rows += [(way, Budget(usd=usd), label, reply, {"reserve": mode}) for way in every]
+    columns = "{:<26} {:<14} {:>4} {:>7} {:>5} {:>7} {:>11} {:>11} {:>11} {:>11}"
+    head = (
+        "at once",
+        "reserve",
+        "sent",
+        "entries",
+        "holds",
+        "refused",
+        "limit $",
+        "billed $",
+        "overspend $",
+        "of holds $",
+    )
+    print(columns.format(*head))
     with tempfile.TemporaryDirectory() as folder:
-        for number, (way, budget, label, reply, options) in enumerate(rows):
-            got = await measure(way, budget, Path(folder) / f"{number}.db", reply, **options)
-            limit = FIVE_USD if budget.unit == "calls" else budget.usd
-            ratio = got.billed_usd / limit
-            print(f"{way.__name__:<26} {label:<36} {got.sent:>4} {limit:>12} {got.billed_usd:>12} {ratio:>6.2f}")
+        for mode in MODES:
+            for way in (*INDEPENDENT, *ONE_RUN, *STREAMS, None):
+                path = Path(folder) / f"{mode.name}-{way.__name__ if way else 'processes'}.db"
+                got = (
+                    await measure(way, mode.budget(), path, mode.reply, **mode.options)
+                    if way
+                    else processes(mode.budget(durable=True), path, mode.reply, **mode.options)
+                )
+                over = max(got.billed_usd - mode.limit_usd, Decimal(0))
+                name = way.__name__ if way else f"{PROCESSES} processes x {CALLS_EACH}"
+                money = (mode.limit_usd, got.billed_usd, over, got.held.underestimated_usd)
+                cells = (
+                    name,
+                    mode.name,
+                    got.sent,
+                    got.entries,
+                    got.holds,
+                    got.refused,
+                    *(f"{usd:.8f}" for usd in money),
+                )
+                print(columns.format(*cells), flush=True)
 
 
 if __name__ == "__main__":

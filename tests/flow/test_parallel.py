@@ -1,4 +1,4 @@
-"""Forty calls at once against a budget for five: holds, not luck, decide how many are sent.
+"""Fifty calls at once, or forty from four processes, against a budget for five: holds, not luck, decide how many are sent.
 
 `python -m tests.flow.parallel_table` prints the numbers of every way.
 """
@@ -15,6 +15,7 @@ from tests.flow.kit import chat, read_back
 from tests.flow.parallel_table import (
     FIVE_USD,
     INDEPENDENT,
+    MODES,
     MODEST_FIVE_USD,
     ONE_RUN,
     QUESTION,
@@ -25,6 +26,7 @@ from tests.flow.parallel_table import (
     measure,
     model,
     modest,
+    processes,
 )
 
 
@@ -46,7 +48,7 @@ def _books(got, ledger):
 async def test_a_budget_for_five_calls_sends_five(ledger, way):
     got = await measure(way, Budget(calls=5), ledger)
     assert got.sent == 5, f"{got.sent} calls were paid for on a budget for 5"
-    assert got.refused == 35, f"{got.refused} of the other 35 callers were told"
+    assert got.refused == 45, f"{got.refused} of the other 45 callers were told"
     books = _books(got, ledger)
     assert books.booked_usd == got.billed_usd == 5 * UNIT_USD, f"booked ${books.booked_usd}, billed ${got.billed_usd}"
     assert books.spent("calls") == [5]
@@ -134,8 +136,8 @@ async def test_expected_learns_from_what_it_saw(ledger):
 async def test_without_reservation_what_runs_in_parallel_is_sent(ledger):
     """`reserve="none"` says what it is: only settled money counts."""
     got = await measure(INDEPENDENT[2], Budget(usd=FIVE_USD), ledger, reserve="none")
-    assert got.sent == 40
-    assert _books(got, ledger).booked_usd == got.billed_usd == 40 * UNIT_USD
+    assert got.sent == 50
+    assert _books(got, ledger).booked_usd == got.billed_usd == 50 * UNIT_USD
 
 
 async def test_a_fixed_hold_admits_limit_over_hold(ledger):
@@ -144,7 +146,7 @@ async def test_a_fixed_hold_admits_limit_over_hold(ledger):
     assert _books(got, ledger).booked_usd == got.billed_usd == 5 * UNIT_USD
 
 
-async def test_forty_closed_streams_on_a_budget_for_five_calls(ledger):
+async def test_fifty_closed_streams_on_a_budget_for_five_calls(ledger):
     got = await measure(closed_streams, Budget(calls=5), ledger)
     assert got.sent == 5, f"{got.sent} streams were paid for on a budget for 5"
     books = _books(got, ledger)
@@ -169,6 +171,42 @@ async def test_two_handlers_on_one_file_share_no_attached_budget_but_all_durable
     assert got.sent == 5, f"{got.sent} calls were paid for on one durable budget for 5"
     assert got.refused == 35
     assert read_back(ledger).spent("calls") == [5]
+
+
+# -- four processes, ten calls each, one durable budget
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_processes_share_one_durable_budget(ledger, mode):
+    got = processes(mode.budget(durable=True), ledger, mode.reply, **mode.options)
+    books = _books(got, ledger)
+    assert set(books.statuses) == {"priced"}
+    assert books.booked_usd == got.billed_usd == got.sent * mode.unit_usd
+    assert got.sent + got.refused == 40, f"{got.sent} were sent and {got.refused} callers were told, of 40"
+    assert books.spent(mode.unit) == [got.sent if mode.unit == "calls" else got.billed_usd]
+    over = got.billed_usd - mode.limit_usd
+    assert over <= got.held.underestimated_usd, (
+        f"${over} overspent; the holds were ${got.held.underestimated_usd} short"
+    )
+    if mode.name in {"5 calls", "worst_case"}:
+        assert got.sent == 5, f"{got.sent} calls were sent on a budget for 5"
+    if mode.name == "an amount":
+        assert 5 <= got.sent <= 7, f"{got.sent} calls were sent; five holds fit, and what they leave over admits two"
+    if mode.name == "expected":
+        assert 1 <= got.sent < 40
+
+
+@pytest.mark.parametrize("way", INDEPENDENT, ids=_name)
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode.name in {"an amount", "half the cost"}], ids=lambda mode: mode.name)  # fmt: skip
+async def test_a_fixed_hold_overspends_no_more_than_it_is_too_small(ledger, way, mode):
+    got = await measure(way, mode.budget(), ledger, mode.reply, **mode.options)
+    assert _books(got, ledger).booked_usd == got.billed_usd == got.sent * mode.unit_usd
+    assert set(got.held.held.values()) == {mode.options["reserve"]}
+    over = got.billed_usd - mode.limit_usd
+    if mode.name == "an amount":
+        assert over <= 0, f"${over} was overspent though every hold was larger than its call"
+    # five holds at most are open at once, and each was short by what its call cost beyond it
+    assert over <= 5 * max(mode.unit_usd - mode.options["reserve"], Decimal(0))
 
 
 def test_the_hold_listener_counts_what_was_too_small():

@@ -430,6 +430,11 @@ def test_a_text_batch_that_fails_costs_nothing_for_any_prompt(serve, handler, le
     audit(far, ledger, requests=1, entries=0)
 
 
+def _answered(status):
+    request = httpx.Request("POST", "http://hooks.example/tokens")
+    return httpx.HTTPStatusError("down", request=request, response=httpx.Response(status, request=request))
+
+
 def test_a_failure_our_reader_cannot_judge_is_unknown_and_the_error_stays_the_callers(serve, handler, ledger):
     """An exception whose own attributes raise: ours would replace it, and the hold would stay open."""
 
@@ -450,3 +455,18 @@ def test_a_failure_our_reader_cannot_judge_is_unknown_and_the_error_stays_the_ca
     assert books.holds == []
     assert books.booked_usd >= far.billed_usd
     stream.close()
+
+
+@pytest.mark.parametrize("error", [_answered(500), httpx.ConnectError("down")], ids=["HTTP 500", "refused connection"])
+def test_a_status_after_chunks_is_no_answer_of_the_provider(serve, handler, ledger, error):
+    """A consumer throws its own failure into the stream it reads: chunks had come, so it was sent and is billed."""
+    far = serve(Reply(text="a b c d e f g h", input_tokens=1000, output_tokens=100))
+    budget = handler(Budget(usd="1"))
+    stream = chat(far).stream("hi", config=config(budget))
+    for _ in range(3):
+        next(stream)
+    with pytest.raises(type(error)):
+        stream.throw(error)
+    books = audit(far, ledger, requests=1, entries=1, exact=False)
+    assert books.statuses == ["estimated"]
+    assert books.booked_usd >= far.billed_usd

@@ -39,6 +39,13 @@ GOLDENS = "tests/laws/test_goldens.py"
 CONTRACT = "tests/contract/test_ledger.py"
 BUDGET = "tests/laws/test_budget.py"
 SLIPS = "tests/flow/test_slips.py"
+CONVERGENCE = "tests/flow/test_convergence.py"
+
+
+def trap(name: str) -> str:
+    """The node id of a case of tests/flow/trap_table.py."""
+    return f"tests/flow/test_traps.py::test_a_trap_ends_on_the_books[{name}]"
+
 
 SABOTAGES = (
     Sabotage(
@@ -341,5 +348,80 @@ SABOTAGES = (
         "a stream collected inside our transaction rolls it back",
         SLIPS,
         (("ledger/connection.py", "            if self._writing:\n", "            if False:\n"),),
+    ),
+    Sabotage(
+        "webhook-releases",
+        "another handler's HTTP error in the middle of a stream gives the hold back",
+        trap("3.5: another handler's HTTP 500 at token 1, sync"),
+        (("langchain/failures.py", "    foreign = _raised_by_a_handler(error)\n", "    foreign = False\n"),),
+    ),
+    Sabotage(
+        "begun-forgotten",
+        "an error after the first chunks is judged as if nothing had come",
+        SLIPS + "::test_a_status_after_chunks_is_no_answer_of_the_provider",
+        (
+            (
+                "langchain/failures.py",
+                "    begun = foreign or last_chunk_usage is not None or _has_chunks(result)\n",
+                "    begun = foreign\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "stream-kept-open",
+        "the watch keeps a stream alive, so nothing ever closes it",
+        trap("3.5: with_fallbacks, left at the first chunk, async"),
+        (("langchain/tasks.py", "        return weakref.ref(task)\n", "        return lambda: task\n"),),
+    ),
+    Sabotage(
+        "cancelled-unwatched",
+        "a cancelled call's hold stays until it expires",
+        trap("7: agenerate of 3 cancelled"),
+        (
+            ("langchain/tasks.py", "            self._lost(list(left))\n", "            pass\n"),
+            ("langchain/tasks.py", "            self._lost([call_id])\n", "            pass\n"),
+        ),
+    ),
+    Sabotage(
+        "late-end-dropped",
+        "an answer that comes after its run ended is not booked",
+        trap("7: late end after the root's error"),
+        (("langchain/capture.py", " or self._late.pop(str(run_id), None)\n", "\n"),),
+    ),
+    Sabotage(
+        "paid-error-guessed",
+        "a paid answer that fails to parse is not priced from its body",
+        trap("6: truncated structured answer, sync"),
+        (("langchain/failures.py", "        if paid is not None:\n", "        if False:\n"),),
+    ),
+    Sabotage(
+        "batch-charged-per-prompt",
+        "every prompt of a text batch is booked",
+        trap("4: OpenAI(LLM).batch of 3, sync"),
+        (
+            (
+                "langchain/extract.py",
+                """llm_output.get("token_usage") == {}\n""",
+                """llm_output.get("token_usage") == 0\n""",
+            ),
+        ),
+    ),
+    Sabotage(
+        "durable-per-process",
+        "a durable budget is each process's own",
+        PARALLEL + "::test_processes_share_one_durable_budget",
+        (
+            (
+                "budget.py",
+                "        key = str(budget.name) if budget.durable else",
+                "        key = str(budget.name) if False else",
+            ),
+        ),
+    ),
+    Sabotage(
+        "learning-off",
+        "holds never learn, so a budget admits a fifth of what it could",
+        CONVERGENCE,
+        (("meter.py", "            self._samples.learn(opened.call, posting.usage)\n", "            pass\n"),),
     ),
 )
