@@ -82,7 +82,6 @@ def ai_budget(monkeypatch: pytest.MonkeyPatch) -> Iterator[BudgetProof]:
     with LoopbackProvider() as provider:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
-        monkeypatch.delenv("OPENAI_API_BASE", raising=False)  # ChatOpenAI reads it first (langchain-openai 1.7)
         monkeypatch.setenv("AI_BUDGET_LEDGER", ":memory:")
         meter = Meter(ledger=":memory:")
         scope.install(meter)

@@ -159,16 +159,6 @@ def test_the_testing_page_works(tmp_path):
     assert "4 passed" in out.stdout, out.stdout + out.stderr
 
 
-def test_the_fixture_keeps_a_test_away_from_an_address_of_the_users_own(monkeypatch, request):
-    from langchain_openai import ChatOpenAI
-
-    monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")  # would be read before OPENAI_BASE_URL
-    ai_budget = request.getfixturevalue("ai_budget")
-    ChatOpenAI(model="gpt-4o-mini", max_retries=0).invoke("hi")
-    assert len(ai_budget.requests) == 1
-    ai_budget.assert_books_match()
-
-
 def test_a_deployment_is_priced_as_the_model_it_is_said_to_be():
     """docs/how-to/own-models.md: nothing is sent, a budget of a millionth has no room for either."""
     from langchain_openai import AzureChatOpenAI
