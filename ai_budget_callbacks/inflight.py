@@ -165,19 +165,26 @@ def finish(opened: OpenCall, meter: Meter, outcome: Outcome | None, reason: str 
         raise
 
 
-def abandon_run(run_id: str, reason: str) -> None:
+def abandon_run(run_id: str, reason: str) -> list[BudgetExceeded]:
     """A run ended: book its calls that got no end event as unknown. A late end corrects them."""
     with _state_lock:
         ids = [call_id for call_id, live in _live.items() if live.run_id == run_id]
-    abandon(ids, reason)
+    return abandon(ids, reason)
 
 
-def abandon(call_ids: Sequence[str], reason: str) -> None:
-    """Calls that will get no end event: book them as unknown. A late end corrects them."""
+def abandon(call_ids: Sequence[str], reason: str) -> list[BudgetExceeded]:
+    """Calls that will get no end event: book them as unknown. A late end corrects them.
+
+    Returns:
+        Crossings of budgets with `at_limit="raise"`: nobody is there to raise them to, so they are noted.
+    """
     with _state_lock:
-        left = [pair for call_id in call_ids if call_id in _live for pair in _live.pop(call_id).opened]
-    for meter, opened in left:
+        left = [(live, pair) for call_id in call_ids if (live := _live.pop(call_id, None)) for pair in live.opened]
+    crossings = []
+    for live, (meter, opened) in left:
         try:
             meter.settle(opened, Outcome(kind="unknown", reason=reason))
-        except BudgetExceeded:
-            continue  # it crossed; the run is over, and the ledger has it
+        except BudgetExceeded as crossing:
+            _close(opened.call, meter, live.runs, crossing)
+            crossings.append(crossing)
+    return crossings

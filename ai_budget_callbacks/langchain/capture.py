@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.blocks import current_blocks
-from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
+from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, ConfigError, Refusal
 from ai_budget_callbacks.inflight import Target, abandon, abandon_run, begin, call_id_for, finish, withdraw
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
@@ -41,6 +41,7 @@ __all__ = ["CaptureHandler"]
 log = logging.getLogger("ai_budget_callbacks")
 
 _LATE = 1_000
+_TEXT_BATCH = 20  # prompts `OpenAI(…)` sends in one request (langchain-openai 1.7.4 `BaseOpenAI.batch_size`)
 _handlers: weakref.WeakSet[CaptureHandler] = weakref.WeakSet()
 
 
@@ -56,6 +57,10 @@ class _Ongoing:
     last_usage: Any = None
     task: Any = None
     text: bool = False  # a text model: one response for all prompts of a batch
+    mark: object = None
+    several_requests: bool = False  # more prompts than a text model's client sends at once
+    streamed: bool = False
+    twin: bool = False  # open beside a call of its size and model: one may have hit the other's answer
     prompt: Any = field(default=None, repr=False)
 
     @property
@@ -82,6 +87,7 @@ class CaptureHandler(NodeHandler):
         self._tasks = TaskWatch(self._lost)
         _handlers.add(self)
         self._refused_batches: deque[tuple[Any, AIBudgetError]] = deque(maxlen=64)
+        self._paid: deque[str] = deque(maxlen=1_000)  # response ids
 
     def forget_calls(self) -> None:
         """In a forked child: calls in flight are the parent's to end."""
@@ -102,13 +108,17 @@ class CaptureHandler(NodeHandler):
         left = [key for key, item in list(self._ongoing.items()) if item.call.who.run_id == root]
         fees = self.drop_fees(root)
         if self._set_aside(left) or fees:
-            abandon_run(root, "its run ended while it was open (a cancelled call gives no event)")
+            self._note_all(abandon_run(root, "its run ended while it was open (a cancelled call gives no event)"))
 
     def _lost(self, call_ids: list[str]) -> None:
         """Calls whose task ended before they did."""
         left = [self._ongoing[key].call.id for key in call_ids if key in self._ongoing]
         self._set_aside(call_ids)
-        abandon(left, "its task ended while it was open (a cancelled call gives no event)")
+        self._note_all(abandon(left, "its task ended while it was open (a cancelled call gives no event)"))
+
+    def _note_all(self, crossings: list[BudgetExceeded]) -> None:
+        for crossing in crossings:
+            self.note(crossing)
 
     def _set_aside(self, call_ids: Sequence[str]) -> list[str]:
         """Keep what a late end event needs; returns the ids that were open."""
@@ -157,6 +167,9 @@ class CaptureHandler(NodeHandler):
             return
         # one object that all handlers of this event are given, and (an empty one too) no other event's
         mark = kwargs["invocation_params"] if kwargs.get("invocation_params") is not None else kwargs
+        known = self._ongoing.get(str(run_id))
+        if known is not None and known.mark is mark:
+            return  # attached twice (`with_config` and `config`): LangChain tells us of everything twice
         call_id = call_id_for(str(run_id), mark)
         try:
             self._refuse_rest_of(mark)
@@ -176,11 +189,17 @@ class CaptureHandler(NodeHandler):
             withdraw(mark)
             raise
         ongoing.text = text
-        ongoing.batch = mark if (kwargs.get("batch_size") or 1) > 1 else None
+        ongoing.mark = mark
+        prompts = kwargs.get("batch_size") or 1
+        ongoing.batch = mark if prompts > 1 else None
+        ongoing.several_requests = text and prompts > (
+            (serialized.get("kwargs") or {}).get("batch_size") or _TEXT_BATCH
+        )
+        self._note_twins(ongoing)
         ongoing.hidden_reasoning |= asks_reasoning(kwargs.get("invocation_params") or {})
         if any(target.meter.store_content for target in targets):
             ongoing.prompt = [getattr(message, "content", message) for message in messages]
-        ongoing.task = self._tasks.opened(str(run_id))
+        ongoing.task = self._tasks.opened(run_id)
         self._ongoing[str(run_id)] = ongoing
 
     def _call(
@@ -241,9 +260,10 @@ class CaptureHandler(NodeHandler):
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
         """Watch for usage in chunks: when several carry it, only the last one counts."""
         usage = getattr(getattr(chunk, "message", None), "usage_metadata", None)
-        if usage:
-            ongoing = self._ongoing.get(str(run_id))
-            if ongoing is not None and (usage.get("input_tokens") or usage.get("output_tokens")):
+        ongoing = self._ongoing.get(str(run_id))
+        if ongoing is not None:
+            ongoing.streamed = True
+            if usage and (usage.get("input_tokens") or usage.get("output_tokens")):
                 ongoing.chunks_with_usage += 1
                 ongoing.last_usage = usage
 
@@ -255,7 +275,24 @@ class CaptureHandler(NodeHandler):
         if ongoing.batch is not None and counted_elsewhere(response):
             self._finish(ongoing, None, "counted with the first prompt of its batch: one response")
         else:
-            self._finish(ongoing, _read(response, ongoing), "", response)
+            self._finish(ongoing, self._answer(response, ongoing), "", response)
+
+    def _answer(self, response: Any, ongoing: _Ongoing) -> Outcome:
+        """What an end event says; of an answer and its cache hits, told apart by nothing, one is booked."""
+        shared = ongoing.batch is not None or ongoing.twin
+        outcome = _read(response, ongoing, shared=shared)
+        if shared and outcome.response_id in self._paid and _read(response, ongoing, shared=False).kind == "cached":
+            return Outcome(kind="cached", response=response)
+        if outcome.kind == "answer" and outcome.response_id is not None:
+            self._paid.append(outcome.response_id)
+        return outcome
+
+    def _note_twins(self, ongoing: _Ongoing) -> None:
+        """Calls that may be the same question at the same time."""
+        call = ongoing.call
+        for other in list(self._ongoing.values()):
+            if other.call.model == call.model and other.call.request.text_bytes == call.request.text_bytes:
+                other.twin = ongoing.twin = True
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Release what was never billed; settle what was, or may have been."""
@@ -263,6 +300,9 @@ class CaptureHandler(NodeHandler):
         if ongoing is None:
             return
         failure = _judge(error, kwargs.get("response"), ongoing)
+        if failure.outcome is None and ongoing.several_requests:
+            reason = f"one of the requests of its batch failed ({type(error).__name__}); the others may be billed"
+            failure = Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)
         # the error under way is the one the caller must see; a crossing is noted and closes, and is not raised over it
         with suppress(AIBudgetError):
             self._finish(ongoing, failure.outcome, failure.reason, kwargs.get("response"))
@@ -329,7 +369,7 @@ def _judge(error: BaseException, response: Any, ongoing: _Ongoing) -> Failure:
         return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)
 
 
-def _read(response: Any, ongoing: _Ongoing) -> Outcome:
+def _read(response: Any, ongoing: _Ongoing, *, shared: bool) -> Outcome:
     """What an end event says; an answer that our own reader cannot read is booked as unknown, loudly."""
     try:
         return outcome_of(
@@ -339,7 +379,8 @@ def _read(response: Any, ongoing: _Ongoing) -> Outcome:
             last_chunk_usage=ongoing.last_chunk_usage,
             hidden_reasoning=ongoing.hidden_reasoning,
             asked_speed=ongoing.call.request.speed,
-            shared=ongoing.batch is not None,
+            shared=shared,
+            streamed=ongoing.streamed,
         )
     except Exception as error:
         log.exception("An answer of %r could not be read and is booked as unknown.", ongoing.call.model)

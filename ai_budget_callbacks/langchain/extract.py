@@ -33,6 +33,7 @@ def outcome_of(
     hidden_reasoning: bool = False,
     asked_speed: str | None = None,
     shared: bool = False,
+    streamed: bool = False,
 ) -> Outcome:
     """What an end event says.
 
@@ -44,10 +45,11 @@ def outcome_of(
             numbers are cumulative and LangChain adds them up (facts/langchain.md 9).
         hidden_reasoning: Whether the model may reason out of sight.
         asked_speed: The speed the request asked for; streams lose the one that was served.
-        shared: One of several prompts of a `generate`.
+        shared: One of several prompts of a `generate`, or of several calls at once that may be the same question.
+        streamed: Chunks came: it was sent, whatever mark its stored twin bears.
     """
     message = first_message(result)
-    if message is not None and is_cache_hit(message, result, shared=shared):
+    if message is not None and not streamed and is_cache_hit(message, result, shared=shared):
         return Outcome(kind="cached", response=result)
     metadata = mapping(getattr(message, "response_metadata", None))
     llm_output = mapping(getattr(result, "llm_output", None))
