@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.errors import Refusal
     from ai_budget_callbacks.meter import Meter
 
-__all__ = ["Block", "current_blocks", "enter", "entered", "leave", "note_outside_call", "outside_calls"]
+__all__ = ["Block", "close_block", "current_blocks", "enter", "entered", "leave", "note_outside_call", "outside_calls"]
 
 
 class Block(Protocol):
@@ -45,6 +45,12 @@ class Block(Protocol):
 
     def note_event(self) -> None:
         """A framework runs in this block."""
+
+    def keep_open(self) -> None:
+        """Something will go on making this block's calls after it ended."""
+
+    def let_go(self) -> Refusal | None:
+        """That something ended. Returns a refusal that came after the block's own end, which nobody was told."""
 
 
 _blocks: ContextVar[tuple[Block, ...]] = ContextVar("ai_budget_blocks", default=())
@@ -75,6 +81,14 @@ def enter(block: Block) -> None:
 def leave(block: Block) -> None:
     """Be outside a block again, in whatever context its end is reached (an async fixture, a generator)."""
     _blocks.set(tuple(item for item in _blocks.get() if item is not block))
+
+
+def close_block(blocks: tuple[Block, ...], refusal: Refusal) -> bool:
+    """Close who got a refusal: the block whose own budget it was, else the outermost. False when there is none."""
+    block = next((item for item in blocks if item.id == refusal.closes), blocks[0] if blocks else None)
+    if block is not None:
+        block.close_with(refusal)
+    return block is not None
 
 
 def note_outside_call() -> None:

@@ -61,6 +61,7 @@ class Run:
         self._outside_before = outside_calls()
         self._kept_open = 0
         self._ended = False
+        self._told: Refusal | None = None
 
     @property
     def exceeded(self) -> bool:
@@ -109,7 +110,7 @@ class Run:
         Raises:
             ConfigError: It is none of these.
         """
-        return wrapped(self, self._stack, items)
+        return wrapped(self._stack, items)
 
     # -- for the flow
 
@@ -128,19 +129,24 @@ class Run:
 
     def keep_open(self) -> None:
         """Something will go on making this block's calls after it ended."""
-        self._kept_open += 1
+        with _state_lock:
+            self._kept_open += 1
 
-    def let_go(self) -> bool:
-        """That something ended. Returns whether the block had ended before it."""
-        self._kept_open -= 1
-        if self._ended and not self._kept_open:
+    def let_go(self) -> Refusal | None:
+        """That something ended. Returns a refusal that came after the block's own end, which nobody was told."""
+        with _state_lock:
+            self._kept_open -= 1
+            last = self._ended and not self._kept_open
+        if last:
             self._close()
-        return self._ended
+        return self.refusal if self._ended and self._told is None else None
 
     def end(self) -> None:
-        """The block was left."""
-        self._ended = True
-        if not self._kept_open:
+        """The block was left; its exit tells what was refused by now."""
+        with _state_lock:
+            self._ended, self._told = True, self.refusal
+            last = not self._kept_open
+        if last:
             self._close()
 
     def _close(self) -> None:

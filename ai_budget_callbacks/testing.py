@@ -82,6 +82,11 @@ def ai_budget(monkeypatch: pytest.MonkeyPatch) -> Iterator[BudgetProof]:
     with LoopbackProvider() as provider:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        # langchain-openai reads this one first, and a proxy would take the requests elsewhere
+        monkeypatch.setenv("OPENAI_API_BASE", provider.base_url)
+        monkeypatch.delenv("OPENAI_PROXY", raising=False)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "127.0.0.1,localhost")
         monkeypatch.setenv("AI_BUDGET_LEDGER", ":memory:")
         meter = Meter(ledger=":memory:")
         scope.install(meter)
