@@ -28,6 +28,7 @@ class Block(Protocol):
         user, metadata: Who its calls belong to.
         attached: Its own budgets.
         refusal: What closed it, or None.
+        ended: Whether it was left; its exit has told what was refused by then.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Block(Protocol):
     metadata: dict[str, str]
     attached: tuple[Attached, ...]
     refusal: Refusal | None
+    ended: bool
 
     def close_with(self, refusal: Refusal) -> None:
         """Refuse later starts in this block."""
@@ -49,11 +51,12 @@ class Block(Protocol):
     def keep_open(self) -> None:
         """Something will go on making this block's calls after it ended."""
 
-    def let_go(self) -> Refusal | None:
-        """That something ended. Returns a refusal that came after the block's own end, which nobody was told."""
+    def let_go(self) -> None:
+        """That something ended."""
 
 
 _blocks: ContextVar[tuple[Block, ...]] = ContextVar("ai_budget_blocks", default=())
+_refusals: ContextVar[list[tuple[Block, Refusal]] | None] = ContextVar("ai_budget_refusals", default=None)
 _outside = 0
 
 
@@ -63,14 +66,21 @@ def current_blocks() -> tuple[Block, ...]:
 
 
 @contextmanager
-def entered(blocks: tuple[Block, ...]) -> Iterator[None]:
-    """Be inside these blocks, and in no others."""
-    before = _blocks.get()
+def entered(blocks: tuple[Block, ...], refusals: list[tuple[Block, Refusal]] | None = None) -> Iterator[None]:
+    """Be inside these blocks, and in no others.
+
+    Args:
+        blocks: The blocks, outermost first.
+        refusals: Takes what is refused meanwhile, each with the block it closed.
+    """
+    before, told = _blocks.get(), _refusals.get()
     _blocks.set(blocks)
+    _refusals.set(told if refusals is None else refusals)
     try:
         yield
     finally:
         _blocks.set(before)
+        _refusals.set(told)
 
 
 def enter(block: Block) -> None:
@@ -86,9 +96,13 @@ def leave(block: Block) -> None:
 def close_block(blocks: tuple[Block, ...], refusal: Refusal) -> bool:
     """Close who got a refusal: the block whose own budget it was, else the outermost. False when there is none."""
     block = next((item for item in blocks if item.id == refusal.closes), blocks[0] if blocks else None)
-    if block is not None:
-        block.close_with(refusal)
-    return block is not None
+    if block is None:
+        return False
+    block.close_with(refusal)
+    told = _refusals.get()
+    if told is not None:
+        told.append((block, refusal))
+    return True
 
 
 def note_outside_call() -> None:

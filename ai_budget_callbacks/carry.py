@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from ai_budget_callbacks.blocks import Block
+    from ai_budget_callbacks.errors import Refusal
 
 __all__ = ["bound", "wrapped"]
 
@@ -76,25 +77,30 @@ class _Kept:
         self._kept = blocks
         self._around = blocks
         self._open = True
+        self._refusals: list[tuple[Block, Refusal]] = []
         for block in blocks:
             block.keep_open()
 
     @contextmanager
     def _step(self) -> Iterator[None]:
         """One step: inside the blocks, and inside those that earlier steps opened and did not leave."""
-        with entered(self._around):
+        with entered(self._around, self._refusals):
             try:
                 yield
             finally:
                 self._around = current_blocks()
+                # a block that is still open says itself what was refused; one opened in here has its own exit
+                mine = [(block, refusal) for block, refusal in self._refusals if block.ended and block in self._kept]
+                self._refusals[:] = mine
 
     def _let_go(self, *, says: bool = False) -> None:
         if not self._open:
             return
         self._open = False
-        untold = [refusal for block in reversed(self._kept) if (refusal := block.let_go()) is not None]
-        if says and untold:
-            raise untold[0]
+        for block in self._kept:
+            block.let_go()
+        if says and self._refusals:
+            raise self._refusals[0][1]
 
 
 class _Steps(_Kept, Iterator[Any]):
