@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.errors import Refusal
     from ai_budget_callbacks.meter import Meter
 
-__all__ = ["Block", "current_blocks", "enter", "entered", "leave", "note_outside_call", "outside_calls"]
+__all__ = ["Block", "close_block", "current_blocks", "enter", "entered", "leave", "note_outside_call", "outside_calls"]
 
 
 class Block(Protocol):
@@ -28,6 +28,7 @@ class Block(Protocol):
         user, metadata: Who its calls belong to.
         attached: Its own budgets.
         refusal: What closed it, or None.
+        ended: Whether it was left; its exit has told what was refused by then.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Block(Protocol):
     metadata: dict[str, str]
     attached: tuple[Attached, ...]
     refusal: Refusal | None
+    ended: bool
 
     def close_with(self, refusal: Refusal) -> None:
         """Refuse later starts in this block."""
@@ -46,8 +48,15 @@ class Block(Protocol):
     def note_event(self) -> None:
         """A framework runs in this block."""
 
+    def keep_open(self) -> None:
+        """Something will go on making this block's calls after it ended."""
+
+    def let_go(self) -> None:
+        """That something ended."""
+
 
 _blocks: ContextVar[tuple[Block, ...]] = ContextVar("ai_budget_blocks", default=())
+_refusals: ContextVar[list[tuple[Block, Refusal]] | None] = ContextVar("ai_budget_refusals", default=None)
 _outside = 0
 
 
@@ -57,14 +66,21 @@ def current_blocks() -> tuple[Block, ...]:
 
 
 @contextmanager
-def entered(blocks: tuple[Block, ...]) -> Iterator[None]:
-    """Be inside these blocks, and in no others."""
-    before = _blocks.get()
+def entered(blocks: tuple[Block, ...], refusals: list[tuple[Block, Refusal]] | None = None) -> Iterator[None]:
+    """Be inside these blocks, and in no others.
+
+    Args:
+        blocks: The blocks, outermost first.
+        refusals: Takes what is refused meanwhile, each with the block it closed.
+    """
+    before, told = _blocks.get(), _refusals.get()
     _blocks.set(blocks)
+    _refusals.set(told if refusals is None else refusals)
     try:
         yield
     finally:
         _blocks.set(before)
+        _refusals.set(told)
 
 
 def enter(block: Block) -> None:
@@ -75,6 +91,18 @@ def enter(block: Block) -> None:
 def leave(block: Block) -> None:
     """Be outside a block again, in whatever context its end is reached (an async fixture, a generator)."""
     _blocks.set(tuple(item for item in _blocks.get() if item is not block))
+
+
+def close_block(blocks: tuple[Block, ...], refusal: Refusal) -> bool:
+    """Close who got a refusal: the block whose own budget it was, else the outermost. False when there is none."""
+    block = next((item for item in blocks if item.id == refusal.closes), blocks[0] if blocks else None)
+    if block is None:
+        return False
+    block.close_with(refusal)
+    told = _refusals.get()
+    if told is not None:
+        told.append((block, refusal))
+    return True
 
 
 def note_outside_call() -> None:

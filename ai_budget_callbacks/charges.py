@@ -61,8 +61,10 @@ def spent(usd: str | Decimal) -> Outcome:
         usd: USD, as a decimal string or `Decimal`.
 
     Raises:
-        ConfigError: It is no positive amount.
+        ConfigError: It is no positive amount, or a float, whose digits are not the ones that were written.
     """
+    if isinstance(usd, float):
+        raise ConfigError(f"charge(usd={usd!r}) must be a decimal string or Decimal: a float is not exact.")
     pico = pico_from_usd(usd, what="charge(usd=…)")
     if pico <= 0:
         raise ConfigError(f"charge(usd={usd!r}) must be more than 0.")

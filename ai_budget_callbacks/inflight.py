@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ai_budget_callbacks.blocks import close_block
 from ai_budget_callbacks.errors import BudgetExceeded, PriceUnknown, Refusal
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
@@ -133,12 +134,7 @@ def withdraw(mark: object) -> None:
 
 
 def _close(call: Call, meter: Meter, runs: tuple[Block, ...], refusal: Refusal) -> None:
-    block = next((run for run in runs if run.id == refusal.closes), None)
-    if block is not None:
-        block.close_with(refusal)
-    elif runs:
-        runs[0].close_with(refusal)
-    elif call.who.run_id is not None and call.who.root_seen:
+    if not close_block(runs, refusal) and call.who.run_id is not None and call.who.root_seen:
         meter.close_run(call.who.run_id, refusal)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
 from ai_budget_callbacks.admission import Admission, Policy, admit, exceeded
-from ai_budget_callbacks.blocks import current_blocks
+from ai_budget_callbacks.blocks import close_block, current_blocks
 from ai_budget_callbacks.booking import Outcome, book_outcome
 from ai_budget_callbacks.budget import Attached, Budget
 from ai_budget_callbacks.charges import charge_call, spent, who_around
@@ -336,22 +336,29 @@ class Meter:
             ConfigError: No positive amount, or the meter was closed.
             BudgetExceeded: A budget with `at_limit="raise"` was crossed; it is booked.
         """
-        blocks = tuple(block for block in current_blocks() if block.meter is self)
-        for block in blocks:
-            block.note_call()
-        call = charge_call("charge", name, who_around(blocks, user=user, run=run, metadata=metadata))
-        extra = tuple(item for block in blocks for item in block.attached)
-        return self.book_spent(call, spent(usd), extra=extra, scopes=[block.id for block in blocks])
+        call = charge_call("charge", name, who_around(current_blocks(), user=user, run=run, metadata=metadata))
+        return self.book_spent(call, spent(usd))
 
     def book_spent(
         self, call: Call, outcome: Outcome, *, extra: Sequence[Attached] = (), scopes: Sequence[str] = ()
     ) -> Entry | None:
-        """Book what was spent already, whatever is left: see `charge`."""
+        """Book what was spent already, whatever is left: see `charge`. `track()` blocks around it count it too."""
         if self._shut:
             raise ConfigError("This meter was closed; a charge after close() would not be counted. Make a new one.")
+        around = current_blocks()
+        blocks = [block for block in around if block.meter is self]
+        for block in blocks:
+            block.note_call()
         self.replay()
-        admission = admit(call, (*self._attached, *extra), self.prices, self.policy, lambda _: Learned())
-        return self.settle(OpenCall(call=call, admission=admission, hold=None, scopes=self._scopes(scopes)), outcome)
+        budgets = (*self._attached, *extra, *(item for block in blocks for item in block.attached))
+        admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned())
+        ids = self._scopes((*scopes, *(block.id for block in blocks)))
+        try:
+            return self.settle(OpenCall(call=call, admission=admission, hold=None, scopes=ids), outcome)
+        except BudgetExceeded as crossing:
+            if not close_block(around, crossing) and call.who.run_id is not None and call.who.root_seen:
+                self.close_run(call.who.run_id, crossing)
+            raise
 
     # -- reading
 

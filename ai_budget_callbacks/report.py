@@ -421,7 +421,7 @@ def balance_view(budget: Budget, row: Balance, now: datetime) -> BalanceView:
         spent=budget.amount(row.spent),
         held=budget.amount(row.held),
         remaining=budget.amount(max(budget.limit - row.spent - row.held, 0)),
-        resets_at=window_end(budget, now),
+        resets_at=window_end(budget, now) if row.key.window == window_key(budget, now, "") else None,
         window=row.key.window,
     )
 

@@ -45,6 +45,7 @@ class Run:
         meter: The meter that counts it.
         user, metadata: Who its calls belong to.
         refusal: The first refusal of one of its calls (or crossing with `at_limit="raise"`), or None.
+        ended: Whether the block was left.
     """
 
     def __init__(self, budgets: Sequence[Budget], meter: Meter, user: str | None, metadata: Mapping[str, str]) -> None:
@@ -60,7 +61,7 @@ class Run:
         self._events = False
         self._outside_before = outside_calls()
         self._kept_open = 0
-        self._ended = False
+        self.ended = False
 
     @property
     def exceeded(self) -> bool:
@@ -100,8 +101,8 @@ class Run:
         """The same iterator, sync or async, each step of which runs inside this block.
 
         For generators and streaming responses, which are consumed after the block was left. The block's calls stay
-        open until the last wrapped iterator has ended; if one of its calls was refused after the block ended and
-        something swallowed that, the end of the iterator raises it.
+        open until the last wrapped iterator has ended; if a call of the iterator was refused after the block ended
+        and something swallowed that, the end of the iterator raises it.
 
         Args:
             items: An iterator, generator, or their async kinds.
@@ -109,7 +110,7 @@ class Run:
         Raises:
             ConfigError: It is none of these.
         """
-        return wrapped(self, self._stack, items)
+        return wrapped(self._stack, items)
 
     # -- for the flow
 
@@ -128,19 +129,23 @@ class Run:
 
     def keep_open(self) -> None:
         """Something will go on making this block's calls after it ended."""
-        self._kept_open += 1
+        with _state_lock:
+            self._kept_open += 1
 
-    def let_go(self) -> bool:
-        """That something ended. Returns whether the block had ended before it."""
-        self._kept_open -= 1
-        if self._ended and not self._kept_open:
+    def let_go(self) -> None:
+        """That something ended."""
+        with _state_lock:
+            self._kept_open -= 1
+            last = self.ended and not self._kept_open
+        if last:
             self._close()
-        return self._ended
 
     def end(self) -> None:
-        """The block was left."""
-        self._ended = True
-        if not self._kept_open:
+        """The block was left; its exit tells what was refused by now."""
+        with _state_lock:
+            self.ended = True
+            last = not self._kept_open
+        if last:
             self._close()
 
     def _close(self) -> None:

@@ -35,14 +35,21 @@ class BudgetProof:
     def __init__(self, provider: LoopbackProvider, meter: Meter) -> None:
         self.provider = provider
         self.meter = meter
+        self._meters = [meter]
 
     def replies(self, reply: Reply | Callable[[RecordedRequest], Reply] | Sequence[Reply]) -> None:
         """Script the provider: one reply for all requests, a function of the request, or replies in order."""
         self.provider.script(reply)
 
     def meter_with(self, *budgets: Budget, **options: Any) -> Meter:
-        """A meter with budgets on a new ledger in memory; options as for `Meter`."""
-        return Meter(budgets, **({"ledger": ":memory:"} | options))
+        """A meter with budgets on a new ledger in memory, closed after the test; options as for `Meter`."""
+        self._meters.append(Meter(budgets, **({"ledger": ":memory:"} | options)))
+        return self._meters[-1]
+
+    def close(self) -> None:
+        """Close the meters that were made here."""
+        for meter in self._meters:
+            meter.close()
 
     @property
     def requests(self) -> list[RecordedRequest]:
@@ -82,11 +89,16 @@ def ai_budget(monkeypatch: pytest.MonkeyPatch) -> Iterator[BudgetProof]:
     with LoopbackProvider() as provider:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        # langchain-openai reads this one first, and a proxy would take the requests elsewhere
+        monkeypatch.setenv("OPENAI_API_BASE", provider.base_url)
+        monkeypatch.delenv("OPENAI_PROXY", raising=False)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "127.0.0.1,localhost")
         monkeypatch.setenv("AI_BUDGET_LEDGER", ":memory:")
-        meter = Meter(ledger=":memory:")
-        scope.install(meter)
+        proof = BudgetProof(provider, Meter(ledger=":memory:"))
+        scope.install(proof.meter)
         try:
-            yield BudgetProof(provider, meter)
+            yield proof
         finally:
             scope.reinstall(before)
-            meter.close()
+            proof.close()

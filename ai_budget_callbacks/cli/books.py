@@ -22,7 +22,10 @@ from ai_budget_callbacks.cli.output import (
 from ai_budget_callbacks.settings import default_ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ai_budget_callbacks.budget import Budget
+    from ai_budget_callbacks.ledger import Balance
 
 __all__ = ["budgets", "path", "report", "runs", "show", "status", "verify"]
 
@@ -136,18 +139,32 @@ def budgets(ledger: str | None, output: str | None, everything: bool) -> None:  
     now = datetime.now(UTC)
     with told():
         known = {item.key: item.budget for item in book.known_budgets()}
-        rows = [
-            balance_row(balance_view(known[row.key.budget], row, now))
-            for row in book.balances()
-            if row.key.budget in known and (everything or _is_current(known[row.key.budget], row.key.window, now))
-        ]
-    render(rows, output)
+        used = [row for row in book.balances() if row.key.budget in known]
+        current = [row for row in used if _is_current(known[row.key.budget], row.key.window, now)]
+        shown = [*(used if everything else current), *_unused(known, current, now)]
+        rows = [balance_row(balance_view(known[row.key.budget], row, now)) for row in shown]
+    rows.sort(key=lambda row: (row["budget"], row["window"], row["scope"]))
+    render(rows, output, none="No named budgets; --all shows those that ended with their handler.")
 
 
 def _is_current(budget: Budget, window: str, now: datetime) -> bool:
     from ai_budget_callbacks.budget import window_key
 
     return budget.durable and window_key(budget, now, "") == window
+
+
+def _unused(known: Mapping[str, Budget], current: Sequence[Balance], now: datetime) -> list[Balance]:
+    """Named budgets that nothing was spent on in their current window: 0 of them is spent, and they are there."""
+    from ai_budget_callbacks.budget import BalanceKey, window_key
+    from ai_budget_callbacks.ledger import Balance
+
+    used = {row.key.budget for row in current}
+    keys = [
+        BalanceKey(key, budget.unit, window_key(budget, now, ""), "[]")
+        for key, budget in known.items()
+        if budget.durable and not budget.by and key not in used
+    ]
+    return [Balance(key=key, spent=0, held=0) for key in keys]
 
 
 @click.command()

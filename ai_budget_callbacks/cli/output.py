@@ -90,17 +90,18 @@ def open_book(ledger: str | None) -> Ledger:
         fail(error.message, EXIT_WRONG)
 
 
-def render(rows: Sequence[dict[str, Any]], output: str | None) -> None:
-    """Print rows in the form that was asked for."""
+def render(rows: Sequence[dict[str, Any]], output: str | None, *, none: str = "No entries.") -> None:
+    """Print rows in the form that was asked for; to people, where there is none, that there is none."""
     if output == "json":
         click.echo(json.dumps(rows))
     elif output == "nl":
         for row in rows:
             click.echo(json.dumps(row))
     elif output == "csv":
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        if rows:
+            writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
     elif rows:
         from tabulate import tabulate
 
@@ -109,7 +110,7 @@ def render(rows: Sequence[dict[str, Any]], output: str | None) -> None:
         cells = [[str(row[name]) for name in columns] for row in rows]
         click.echo(tabulate(cells, headers=columns, colalign=align, disable_numparse=True))
     else:
-        click.echo("No entries.", err=True)
+        click.echo(none, err=True)
 
 
 def moment(text: str) -> datetime:

@@ -60,10 +60,14 @@ class Around:
         return replace(who, user=user or who.user, metadata=MappingProxyType(dict(who.metadata) | more))
 
 
-def look_around() -> Around:
-    """The place of the caller, as `langchain_core.runnables.ensure_config` tells it (public; 1.0 to 1.8)."""
+def look_around(given: Any = None) -> Around:
+    """The place of the caller, as `langchain_core.runnables.ensure_config` tells it (public; 1.0 to 1.8).
+
+    Args:
+        given: Callbacks that the caller was handed itself, which say more than the context.
+    """
     config = ensure_config()
-    callbacks = config.get("callbacks")
+    callbacks = config.get("callbacks") if given is None else given
     metadata: dict[str, Any] = dict(config.get("metadata") or {})
     if callbacks is None or isinstance(callbacks, list):
         return Around(parent_run_id=None, metadata=metadata, handlers=tuple(callbacks or ()))

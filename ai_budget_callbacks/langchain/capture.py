@@ -24,7 +24,6 @@ from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
 from ai_budget_callbacks.langchain.failures import Failure, judge
 from ai_budget_callbacks.langchain.nodes import NodeHandler
 from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
-from ai_budget_callbacks.langchain.tasks import TaskWatch
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
@@ -84,7 +83,6 @@ class CaptureHandler(NodeHandler):
         self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
         self._lock = ForkSafeLock()
         self._hosts_named: set[str] = set()
-        self._tasks = TaskWatch(self._lost)
         _handlers.add(self)
         self._refused_batches: deque[tuple[Any, AIBudgetError]] = deque(maxlen=64)
         self._paid: deque[str] = deque(maxlen=1_000)  # response ids
@@ -93,7 +91,7 @@ class CaptureHandler(NodeHandler):
         """In a forked child: calls in flight are the parent's to end."""
         self._ongoing.clear()
         self._late.clear()
-        self.drop_fees()
+        self.forget_fees()
 
     def forget_root(self, root: str) -> None:
         """A root run ended; its id will not come again."""
@@ -106,14 +104,15 @@ class CaptureHandler(NodeHandler):
     def _abandon(self, root: str) -> None:
         """Calls of an ended root that got no end event (a cancelled `ainvoke` fires none) become unknown."""
         left = [key for key, item in list(self._ongoing.items()) if item.call.who.run_id == root]
-        fees = self.drop_fees(root)
+        fees = self.set_fees_aside(self.fees_of(root))
         if self._set_aside(left) or fees:
             self._note_all(abandon_run(root, "its run ended while it was open (a cancelled call gives no event)"))
 
-    def _lost(self, call_ids: list[str]) -> None:
-        """Calls whose task ended before they did."""
-        left = [self._ongoing[key].call.id for key in call_ids if key in self._ongoing]
-        self._set_aside(call_ids)
+    def lost(self, run_ids: list[str]) -> None:
+        """Calls and fees whose task ended before they did."""
+        left = [self._ongoing[key].call.id for key in run_ids if key in self._ongoing]
+        self._set_aside(run_ids)
+        left += self.set_fees_aside(run_ids)
         self._note_all(abandon(left, "its task ended while it was open (a cancelled call gives no event)"))
 
     def _note_all(self, crossings: list[BudgetExceeded]) -> None:

@@ -9,7 +9,7 @@ from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.budget import Budget
 from ai_budget_callbacks.calltree import call_tree
 from ai_budget_callbacks.charges import charge_call, spent
-from ai_budget_callbacks.errors import ConfigError, Refusal
+from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, Refusal
 from ai_budget_callbacks.inflight import Target
 from ai_budget_callbacks.langchain.around import look_around
 from ai_budget_callbacks.langchain.capture import CaptureHandler
@@ -114,11 +114,18 @@ class BudgetCallbackHandler(CaptureHandler):
             name: What it was for.
             user: Whose it is; None for the run's user.
             metadata: More keys for `by` and reports.
+
+        Raises:
+            ConfigError, BudgetExceeded: As `Meter.charge`.
         """
-        around = look_around()
-        who = around.who([self], current_blocks(), user=user, metadata=metadata or {})
+        self.saw(call=False)
+        who = look_around().who([self], current_blocks(), user=user, metadata=metadata or {})
         call = charge_call("charge", name, who, framework="langchain")
-        return self.meter.book_spent(call, spent(usd), extra=self._attached, scopes=(self.id,))
+        try:
+            return self.meter.book_spent(call, spent(usd), extra=self._attached, scopes=(self.id,))
+        except BudgetExceeded as crossing:
+            self.note(crossing)
+            raise adapted(crossing) from None
 
     def entries(self) -> Iterator[Entry]:
         """Ledger entries of the calls this handler saw."""
@@ -141,6 +148,6 @@ class BudgetCallbackHandler(CaptureHandler):
         """Close the meter this handler made. Later starts raise `ConfigError`, so that none goes uncounted."""
         self._say_if_unattached()
         self._closed = True
-        self._lost(list(self._ongoing))  # what is in flight is booked as unknown while the ledger is open
+        self.lost([*self._ongoing, *self._fees])  # what is in flight is booked as unknown while the ledger is open
         if self._owns_meter:
             self.meter.close()

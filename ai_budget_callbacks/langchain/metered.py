@@ -7,6 +7,7 @@ for `track()` blocks and for the installed meter; where there is none of these, 
 from __future__ import annotations
 
 import copy
+import logging
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 __all__ = ["MeteredEmbeddings", "MeteredReranker"]
+
+log = logging.getLogger("ai_budget_callbacks")
 
 
 class _Use:
@@ -67,13 +70,17 @@ class _Counter:
         self._meters = [item for item in to if isinstance(item, Meter)]
 
     @contextmanager
-    def counted(self, build: Callable[[Who, str, Meter], Call]) -> Iterator[_Use]:
+    def counted(self, build: Callable[[Who, str, Meter], Call], callbacks: Any = None) -> Iterator[_Use]:
         """Hold before the body, book after it; an error in it is judged as one of a model call.
+
+        Args:
+            build: Makes the call, given who it belongs to, its id, and the meter that names its provider.
+            callbacks: Callbacks that the user was handed.
 
         Raises:
             BudgetExceeded, PriceUnknown, LedgerError: Before the body runs.
         """
-        around, runs = look_around(), current_blocks()
+        around, runs = look_around(callbacks), current_blocks()
         handlers = [item for item in (*self._handlers, *around.handlers) if isinstance(item, CaptureHandler)]
         handlers = list(dict.fromkeys((*handlers, tracking_handler)))
         mark, call_id = object(), str(uuid.uuid4())
@@ -114,7 +121,12 @@ class _Counter:
 
 
 def _judged(error: BaseException, call: Call) -> tuple[Outcome | None, str]:
-    failure = judge(error, None, choices=1, provider=call.provider)
+    try:
+        failure = judge(error, None, choices=1, provider=call.provider)
+    except Exception as fault:  # ours: the caller keeps the error, and nothing is given back
+        log.exception("A failure of %r could not be judged and is booked as unknown.", call.model)
+        reason = f"its failure could not be judged ({type(fault).__name__})"
+        return Outcome(kind="unknown", reason=reason), reason
     return failure.outcome, failure.reason
 
 
@@ -134,6 +146,9 @@ def _end(
             if isinstance(error, Refusal):
                 handler.note(error)
             first = first or error
+        except Exception:
+            # ours, not the user's: what was returned is theirs all the same
+            log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
     if first is not None and not quiet:
         raise adapted(first) from None
 
@@ -166,7 +181,7 @@ class MeteredEmbeddings(Embeddings):
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{type(embeddings).__name__} does not say its model; give MeteredEmbeddings(…, model=).")
         self._model = name
-        self._word = provider or type(embeddings).__module__.partition(".")[0].removeprefix("langchain_")
+        self._word = provider or _package(embeddings)
         self._url = None if provider else client_url(embeddings)
         self._on_wire = any(base.__module__.startswith("langchain_openai.") for base in type(embeddings).__mro__)
         self.embeddings = self._recording(embeddings) if self._on_wire else embeddings
@@ -188,7 +203,7 @@ class MeteredEmbeddings(Embeddings):
             return self.embeddings.embed_documents(texts)
         with self._counter.counted(self._call(texts)) as use:
             vectors = self.embeddings.embed_documents(texts)
-            use.outcome = _counted()
+            use.outcome = _counted(vectors)
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
@@ -197,7 +212,7 @@ class MeteredEmbeddings(Embeddings):
             return self.embeddings.embed_query(text)
         with self._counter.counted(self._call([text])) as use:
             vector = self.embeddings.embed_query(text)
-            use.outcome = _counted()
+            use.outcome = _counted(vector)
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -206,7 +221,7 @@ class MeteredEmbeddings(Embeddings):
             return await self.embeddings.aembed_documents(texts)
         with self._counter.counted(self._call(texts)) as use:
             vectors = await self.embeddings.aembed_documents(texts)
-            use.outcome = _counted()
+            use.outcome = _counted(vectors)
         return vectors
 
     async def aembed_query(self, text: str) -> list[float]:
@@ -215,7 +230,7 @@ class MeteredEmbeddings(Embeddings):
             return await self.embeddings.aembed_query(text)
         with self._counter.counted(self._call([text])) as use:
             vector = await self.embeddings.aembed_query(text)
-            use.outcome = _counted()
+            use.outcome = _counted(vector)
         return vector
 
     def _call(self, inputs: Any) -> Callable[[Who, str, Meter], Call]:
@@ -233,6 +248,13 @@ class MeteredEmbeddings(Embeddings):
         return build
 
 
+def _package(embeddings: Embeddings) -> str:
+    """The integration an object's class comes from, or its nearest base's: users derive classes of their own."""
+    packages = [base.__module__.partition(".")[0] for base in type(embeddings).__mro__]
+    known = (name for name in packages if name.startswith("langchain_") and name != "langchain_core")
+    return next(known, packages[0]).removeprefix("langchain_")
+
+
 def _size(inputs: Any) -> int:
     """UTF-8 bytes of texts; a token id (OpenAI's client may send those) as three, which is more than a token's due."""
     if isinstance(inputs, str):
@@ -242,19 +264,22 @@ def _size(inputs: Any) -> int:
     return sum(map(_size, inputs))
 
 
-def _counted() -> Outcome:
-    return Outcome(kind="answer", reason="the client reports no usage; counted from the texts", output_bytes=0)
+def _counted(vectors: Any) -> Outcome:
+    return Outcome(kind="answer", reason="the client reports no usage; counted from the texts", response=vectors)
 
 
 def _outcome(response: Any) -> Outcome:
     """The outcome of an OpenAI embeddings response (openai 1 to 3: `usage.prompt_tokens`, `model`)."""
-    body = response if isinstance(response, dict) else response.model_dump(exclude={"data"})
-    model = body.get("model")
+    try:
+        body = response if isinstance(response, dict) else response.model_dump(exclude={"data"})
+        usage, model = openai.read(body.get("usage") or {}), body.get("model")
+    except Exception as error:  # ours: the vectors were paid for and are the caller's
+        log.exception("An embeddings response could not be read and is booked as unknown.")
+        return Outcome(
+            kind="unknown", reason=f"its usage could not be read ({type(error).__name__})", response=response
+        )
     return Outcome(
-        kind="answer",
-        usage=openai.read(body.get("usage") or {}),
-        response_model=model if isinstance(model, str) else None,
-        response=response,
+        kind="answer", usage=usage, response_model=model if isinstance(model, str) else None, response=response
     )
 
 
@@ -314,7 +339,7 @@ class MeteredReranker(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Any = None
     ) -> Sequence[Document]:
         """Rerank: see `BaseDocumentCompressor.compress_documents`."""
-        with self._counter.counted(self._call) as use:
+        with self._counter.counted(self._call, callbacks) as use:
             found = self.reranker.compress_documents(documents, query, callbacks=callbacks)
             use.outcome = one_use(found)
         return found
@@ -323,7 +348,7 @@ class MeteredReranker(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Any = None
     ) -> Sequence[Document]:
         """Rerank: see `BaseDocumentCompressor.acompress_documents`."""
-        with self._counter.counted(self._call) as use:
+        with self._counter.counted(self._call, callbacks) as use:
             found = await self.reranker.acompress_documents(documents, query, callbacks=callbacks)
             use.outcome = one_use(found)
         return found

@@ -6,17 +6,20 @@ measured, facts/langchain.md 2.3), and booked at its end.
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.charges import charge_call, one_use
-from ai_budget_callbacks.errors import AIBudgetError, Refusal
+from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
 from ai_budget_callbacks.inflight import begin, call_id_for, finish, withdraw
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.request import who_of
+from ai_budget_callbacks.langchain.tasks import TaskWatch
 from ai_budget_callbacks.langchain.tree import Node, RunTree
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 
@@ -26,8 +29,22 @@ if TYPE_CHECKING:
 
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.inflight import Target
+    from ai_budget_callbacks.usage import Call
 
 __all__ = ["NodeHandler"]
+
+log = logging.getLogger("ai_budget_callbacks")
+
+_LATE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Fee:
+    """What is held for one use of a tool or retriever."""
+
+    call: Call
+    held: list[tuple[Meter, OpenCall]]
+    task: Any
 
 
 class NodeHandler(BaseCallbackHandler):
@@ -36,7 +53,9 @@ class NodeHandler(BaseCallbackHandler):
     def __init__(self) -> None:
         super().__init__()
         self._tree = RunTree()
-        self._fees: dict[str, list[tuple[Meter, OpenCall]]] = {}
+        self._fees: dict[str, _Fee] = {}
+        self._late_fees: OrderedDict[str, _Fee] = OrderedDict()  # ended with their run; a late end still counts
+        self._tasks = TaskWatch(self.lost)
 
     def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:
         """Meters that count a call made under these `track()` blocks."""
@@ -50,6 +69,9 @@ class NodeHandler(BaseCallbackHandler):
 
     def root_ended(self, root: str) -> None:
         """A root run ended."""
+
+    def lost(self, run_ids: list[str]) -> None:
+        """Calls and fees that will get no end event."""
 
     def node(self, run_id: Any) -> Node | None:
         """A running chain, tool or retriever, or None when it was not seen."""
@@ -71,7 +93,8 @@ class NodeHandler(BaseCallbackHandler):
         self.saw(call=False)
         name = kwargs.get("name") or (serialized or {}).get("name") or "retriever"
         node = self._tree.start(run_id, parent_run_id, name=name)
-        self._hold_fee("retriever", name, node, run_id, parent_run_id, kwargs)
+        known = (kwargs.get("metadata") or {}).get("ls_retriever_name")  # its own, whatever this use is called
+        self._hold_fee("retriever", (name, known), node, run_id, parent_run_id, kwargs)
 
     def on_tool_start(
         self, serialized: Any, input_str: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
@@ -81,7 +104,8 @@ class NodeHandler(BaseCallbackHandler):
         # ToolNode runs tools with name=None; the serialised name is always there (langchain-core 1.8.3)
         name = kwargs.get("name") or (serialized or {}).get("name") or "tool"
         node = self._tree.start(run_id, parent_run_id, tool=name, tool_call_id=kwargs.get("tool_call_id"))
-        self._hold_fee("tool", name, node, run_id, parent_run_id, kwargs)
+        # its price is looked for under its own name first: `run_name` renames one use of it
+        self._hold_fee("tool", ((serialized or {}).get("name"), name), node, run_id, parent_run_id, kwargs)
 
     # -- end events
 
@@ -117,20 +141,31 @@ class NodeHandler(BaseCallbackHandler):
     # -- fees
 
     def _hold_fee(
-        self, kind: str, name: str, node: Node, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]
+        self,
+        kind: str,
+        names: Sequence[str | None],
+        node: Node,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        kwargs: Mapping[str, Any],
     ) -> None:
-        runs = current_blocks()
-        targets = [target for target in self.targets(runs) if target.meter.prices.fee(kind, name) is not None]
-        if not targets:
-            return
         metadata = kwargs.get("metadata")
         mark = kwargs if metadata is None else metadata  # one object for all handlers of this event
-        who = who_of(run_id, parent_run_id, node, metadata or {}, None, runs)
-        call = charge_call(kind, name, who, charge_id=call_id_for(str(run_id), mark), framework="langchain")
-        held: list[tuple[Meter, OpenCall]] = []
+        runs = current_blocks()
         try:
-            for target in targets:
-                held.append((target.meter, begin(call, target, runs, mark=mark, forget=self._forget(run_id))))  # noqa: PERF401 - what was held before a refusal must be known
+            priced = [(target, name) for target in self.targets(runs) if (name := _priced(target, kind, names))]
+            if not priced:
+                return
+            if str(run_id) in self._fees:
+                raise ConfigError(  # noqa: TRY301 - it must be withdrawn like any refusal
+                    f"Two tools at once have the run_id {run_id} and cannot be told apart. Give each its own."
+                )
+            who = who_of(run_id, parent_run_id, node, metadata or {}, None, runs)
+            call_id = call_id_for(str(run_id), mark)
+            held: list[tuple[Meter, OpenCall]] = []
+            for target, name in priced:
+                call = charge_call(kind, name, who, charge_id=call_id, framework="langchain")
+                held.append((target.meter, begin(call, target, runs, mark=mark, forget=self._forget(run_id))))
         except BaseException as error:
             self._tree.end(run_id)  # it will not run, and gets no end event
             withdraw(mark)
@@ -139,18 +174,29 @@ class NodeHandler(BaseCallbackHandler):
             if isinstance(error, Refusal):
                 self.note(error)
             raise adapted(error) from None
-        self._fees[str(run_id)] = held
+        self._fees[str(run_id)] = _Fee(call, held, self._tasks.opened(str(run_id)))
 
     def _forget(self, run_id: UUID) -> Any:
         return lambda: self._fees.pop(str(run_id), None)
 
+    def _take_fee(self, run_id: UUID) -> list[tuple[Meter, OpenCall]]:
+        key = str(run_id)
+        fee = self._fees.pop(key, None) or self._late_fees.pop(key, None)
+        if fee is None:
+            return []
+        self._tasks.ended(fee.task, key)
+        return fee.held
+
     def _book_fee(self, run_id: UUID, response: Any) -> None:
         first: AIBudgetError | None = None
-        for meter, opened in self._fees.pop(str(run_id), ()):
+        for meter, opened in self._take_fee(run_id):
             try:
                 finish(opened, meter, one_use(response))
             except AIBudgetError as error:
                 first = first or error
+            except Exception:
+                # ours, not the user's: what the tool returned is theirs all the same
+                log.exception("A fee could not be booked; its hold stays and will be booked as unknown.")
         self._end_node(run_id)
         if first is not None:
             if isinstance(first, Refusal):
@@ -159,18 +205,44 @@ class NodeHandler(BaseCallbackHandler):
 
     def _lose_fee(self, run_id: UUID, error: BaseException) -> None:
         reason = f"it failed ({type(error).__name__}); whether its fee is due was not seen"
-        for meter, opened in self._fees.pop(str(run_id), ()):
-            with suppress(AIBudgetError):  # the error under way is the one the caller must see
+        for meter, opened in self._take_fee(run_id):
+            try:
                 finish(opened, meter, Outcome(kind="unknown", reason=reason))
+            except AIBudgetError as crossing:  # the error under way is the one the caller must see
+                if isinstance(crossing, Refusal):
+                    self.note(crossing)
         self._end_node(run_id)
 
-    def drop_fees(self, root: str | None = None) -> bool:
-        """Forget open fees of a root (or all): they are booked elsewhere. Returns whether there were any."""
-        lost = [
-            key
-            for key, held in list(self._fees.items())
-            if root is None or any(opened.call.who.run_id == root for _, opened in held)
-        ]
-        for key in lost:
-            self._fees.pop(key, None)
-        return bool(lost)
+    def fees_of(self, root: str) -> list[str]:
+        """Run ids of a root's open fees."""
+        return [key for key, fee in list(self._fees.items()) if fee.call.who.run_id == root]
+
+    def set_fees_aside(self, run_ids: Sequence[str]) -> list[str]:
+        """Keep what a late end event needs; returns the call ids of those that were open."""
+        left = [fee.call.id for key in run_ids if (fee := self._fees.get(key)) is not None]
+        for key in run_ids:
+            fee = self._fees.pop(key, None)
+            if fee is not None:
+                self._late_fees[key] = fee
+        while len(self._late_fees) > _LATE:
+            self._late_fees.popitem(last=False)
+        return left
+
+    def forget_fees(self) -> None:
+        """In a forked child: fees in flight are the parent's to end."""
+        self._fees.clear()
+        self._late_fees.clear()
+
+
+def _priced(target: Target, kind: str, names: Sequence[str | None]) -> str | None:
+    """The name that a meter has a price for: one of these, or a retriever's that LangChain shortens to one of them."""
+    declared = target.meter.prices.fees(kind)
+    exact = next((name for name in names if name in declared), None)
+    if exact is not None or kind != "retriever":
+        return exact
+    return next((name for name in declared if _short(name) in names), None)
+
+
+def _short(retriever: str) -> str:
+    """A retriever's class as `metadata["ls_retriever_name"]` has it (langchain-core 1.8.3)."""
+    return retriever.removeprefix("Retriever").removesuffix("Retriever").lower()

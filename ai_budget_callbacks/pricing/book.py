@@ -107,6 +107,10 @@ class PriceBook:
         """The user's price for one use of a tool, retriever or reranker, or None where it has none."""
         return self._fees.get((kind, name))
 
+    def fees(self, kind: str) -> list[str]:
+        """Names of the tools, retrievers or rerankers that have a price for one use."""
+        return [name for of, name in self._fees if of == kind]
+
     def resolved(self, provider: str, model: str, at: datetime) -> str | None:
         """The name a model is known by: the catalogue's id, or the user's own key; None when unknown."""
         card = self.card(provider, model, Terms(), at)
@@ -180,8 +184,9 @@ class PriceBook:
 
 def _fee_card(name: str, model: str, value: Price | str) -> RateCard:
     source = Source(kind="user", name=f"prices[{name!r}]", model=model, rule="declared")
-    fee = value.rates().get("request_fee") if isinstance(value, Price) else None
-    if fee is None or not fee.usd:
+    rates = value.rates() if isinstance(value, Price) else {}
+    fee = rates.get("request_fee")
+    if not model or fee is None or not fee.usd or len(rates) > 1:  # a rate that would never be billed is a mistake
         raise ConfigError(f'prices[{name!r}] must be what one use costs: Price(request="0.008"), not {value!r}.')
     return RateCard(rates=MappingProxyType({"request_fee": fee}), source=source)
 

@@ -6,6 +6,7 @@ Only the tests of tampering and immutability go past the protocol, through `stor
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta, timezone
 from decimal import Decimal
 
@@ -338,6 +339,64 @@ def test_a_charge_does_not_close_the_hold_of_a_call(ledger):
     ledger.reserve(claim("a", want(USD, 50, LIMIT)))
     ledger.settle(posting("a", 8, kind="charge", calls=0), keys=[OTHER])
     assert (state(ledger, USD), state(ledger, OTHER)) == ((0, 50), (8, 0))
+
+
+def fee(call_id="a", **who):
+    """A tool's use that is about to be made."""
+    return replace(call(call_id, provider="tool", model="search", **who), kind="charge")
+
+
+@pytest.mark.parametrize("first", ["call", "charge"])
+def test_a_call_and_a_charge_may_share_an_id(ledger, first):
+    """A framework gives both a run id of its own, but a user may give one to both."""
+    claims = {"call": claim("a", want(USD, 50, LIMIT)), "charge": claim(fee(), want(USD, 8, LIMIT))}
+    for name in (first, "charge" if first == "call" else "call"):
+        assert ledger.reserve(claims[name]).call.id == "a"
+    assert (state(ledger, USD), ledger.open_holds()) == ((0, 58), 2), "one id was taken for one thing"
+    ledger.settle(posting(fee(), 8, kind="charge", calls=0))
+    assert (state(ledger, USD), ledger.open_holds()) == ((8, 50), 1)
+    ledger.settle(posting("a", 60))
+    assert (state(ledger, USD), ledger.open_holds()) == ((68, 0), 0)
+    assert [(entry.kind, entry.call_id, entry.booked_pico) for entry in everything(ledger)] == [
+        ("charge", "a", 8), ("call", "a", 60)]  # fmt: skip
+    assert ledger.verify() == []
+
+
+def test_the_release_of_a_charge_leaves_the_call_of_the_same_id(ledger):
+    ledger.reserve(claim("a", want(USD, 50, LIMIT)))
+    charged = ledger.reserve(claim(fee(), want(USD, 8, LIMIT))).call
+    assert ledger.release(charged.key)
+    assert (state(ledger, USD), ledger.open_holds()) == ((0, 50), 1)
+    assert not ledger.release(charged.key)
+    assert ledger.release(call("a").key)
+    assert state(ledger, USD) == (0, 0)
+
+
+def test_a_charge_whose_id_is_used_again_is_another_charge(ledger):
+    for _ in range(3):
+        charged = ledger.reserve(claim(fee(), want(USD, 8, LIMIT))).call
+        ledger.settle(posting(charged, 8, kind="charge", calls=0))
+    assert state(ledger, USD) == (24, 0)
+    assert len({entry.call_id for entry in everything(ledger)}) == 3
+
+
+def test_the_hold_of_a_charge_is_swept_as_a_charge(ledger):
+    """On USD balances only: a lost fee is no call. Where it was made is not forgotten."""
+    path = (("r1", "boss"), ("t1", "search"))
+    ledger.reserve(claim(fee(run_id="run-1", tool="search", path=path), want(USD, 8, LIMIT), expires=NOW, pico=8))
+    ledger.reserve(claim("a", want(USD, 50, LIMIT), want(CALLS, 1, 9), pico=50))
+    (entry,) = ledger.sweep(NOW)
+    assert (entry.kind, entry.status, entry.call_id) == ("charge", "unknown", "a")
+    assert (entry.provider, entry.model, entry.cost_pico, entry.booked_pico) == ("tool", "search", None, 8)
+    assert (entry.run_id, entry.tool, entry.path) == ("run-1", "search", path)
+    assert (state(ledger, USD), state(ledger, CALLS)) == ((8, 50), (0, 1)), "the call of that id is still being made"
+    assert ledger.sweep(NOW) == []
+    late = ledger.settle(posting(fee(), 8, kind="charge", calls=0))
+    assert (late.entry.kind, late.entry.adjusts, late.entry.booked_pico) == ("adjustment", entry.id, 0)
+    assert not ledger.settle(posting(fee(), 8, kind="charge", calls=0)).fresh
+    ledger.settle(posting("a", 60))
+    assert (state(ledger, USD), state(ledger, CALLS)) == ((68, 0), (1, 0))
+    assert ledger.verify() == []
 
 
 # -- release

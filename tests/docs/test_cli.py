@@ -8,12 +8,15 @@ import json
 import re
 import subprocess
 import sys
+import uuid
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import time_machine
 from click.testing import CliRunner
 
-from ai_budget_callbacks import Budget
+from ai_budget_callbacks import Budget, Meter, Price
 from ai_budget_callbacks.cli import main
 from ai_budget_callbacks.demo.loopback import LoopbackProvider, Reply
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
@@ -250,3 +253,288 @@ main(["demo"])
     assert out.returncode == 1
     assert "pip install 'ai-budget-callbacks[demo]'" in out.stderr
     assert "Traceback" not in out.stderr
+
+
+# -- runs, show, budgets, status, report: the whole output
+
+RUN_1, RUN_2 = uuid.UUID(int=1), uuid.UUID(int=2)
+NOW = "2026-03-02T13:00:00Z"
+
+
+def told(*args):
+    """What a command printed for people, at `NOW`; seconds as they would be if calls took no time."""
+    with time_machine.travel(NOW, tick=False):
+        result = run(*args)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return re.sub(r"(T12):\d\d:\d\d", r"\1:00:00", result.stdout)
+
+
+def rows(*args):
+    """The same as rows, which must be the same in every form."""
+    as_json = json.loads(told(*args, "--json"))
+    assert [json.loads(line) for line in told(*args, "--nl").splitlines()] == as_json
+    as_csv = list(csv.DictReader(io.StringIO(told(*args, "--csv"))))
+    assert as_csv == [{name: str(value) for name, value in row.items()} for row in as_json]
+    assert told(*args, "--table") == told(*args), "a table is the default"
+    return as_json
+
+
+def table(text):
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
+
+
+@pytest.fixture
+def two_days(tmp_path):
+    """A chain of alice's with a search for $0.008 on 1 March, an hour of bob's GPU; one call of bob's on 2 March."""
+    from langchain_core.runnables import RunnableLambda
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
+
+    path = str(tmp_path / "spend.db")
+    budgets = [
+        Budget(usd="1", per="day", name="day"),
+        Budget(usd="5", per="month", by="user", name="user-month"),
+        Budget(calls=100, per="total", name="calls"),
+        Budget(tokens=9000, per="hour", name="hour", match={"model": "gpt-5*"}),
+    ]
+    with LoopbackProvider(Reply(text="hi", input_tokens=1000, output_tokens=100)) as provider:
+
+        @tool
+        def search(topic: str) -> str:
+            """Search the web."""
+            return "found"
+
+        def use(run_id, user, runnable):
+            handler = BudgetCallbackHandler(meter, Budget(usd="2"))
+            runnable.invoke("hi", config={"callbacks": [handler], "run_id": run_id, "metadata": {"user_id": user}})
+
+        def day(moment):
+            return time_machine.travel(moment, tick=True)
+
+        def open_meter():
+            return Meter(budgets, ledger=path, prices={"tool/search": Price(request="0.008")})
+
+        model = ChatOpenAI(model="gpt-4o-mini", base_url=provider.base_url, api_key="x")
+        draft = RunnableLambda(lambda q: model.invoke(q).text).with_config(run_name="draft")
+        look = RunnableLambda(lambda q: search.invoke({"topic": q})).with_config(run_name="look")
+        with day("2026-03-01T12:00:00Z"):
+            meter = open_meter()
+            use(RUN_1, "alice", (draft | look | draft).with_config(run_name="answer"))
+            meter.charge("0.25", name="gpu hour", user="bob", run="job-1")
+            meter.close()
+        with day("2026-03-02T12:00:00Z"):
+            meter = open_meter()
+            use(RUN_2, "bob", model)
+            meter.close()
+    return path
+
+
+def test_runs(two_days):
+    assert table(told("runs", "--ledger", two_days)) == table("""
+run                                   started_at                 ended_at                   user    agent      calls    input_tokens    output_tokens    cost_usd    booked_usd    estimated_usd    unknown_usd    unpriced_calls    free_calls
+------------------------------------  -------------------------  -------------------------  ------  -------  -------  --------------  ---------------  ----------  ------------  ---------------  -------------  ----------------  ------------
+00000000-0000-0000-0000-000000000002  2026-03-02T12:00:00+00:00  2026-03-02T12:00:00+00:00  bob                    1            1000              100     0.00021       0.00021                0              0                 0             0
+job-1                                 2026-03-01T12:00:00+00:00  2026-03-01T12:00:00+00:00  bob                    0               0                0        0.25          0.25                0              0                 0             0
+00000000-0000-0000-0000-000000000001  2026-03-01T12:00:00+00:00  2026-03-01T12:00:00+00:00  alice                  2            2000              200     0.00842       0.00842                0              0                 0             0
+""")
+    found = rows("runs", "--ledger", two_days)
+    assert [(row["run"], row["cost_usd"]) for row in found] == [
+        (str(RUN_2), "0.00021"), ("job-1", "0.25"), (str(RUN_1), "0.00842")]  # fmt: skip
+    assert [row["run"] for row in rows("runs", "--last", "1", "--ledger", two_days)] == [str(RUN_2)]
+    assert run("runs", "--last", "0", "--ledger", two_days).exit_code == 2
+
+
+def test_show(two_days):
+    assert (
+        told("show", str(RUN_1), "--ledger", two_days)
+        == f"""\
+{RUN_1}  2 calls  $0.00842
+└─ answer  2 calls  $0.00842
+   ├─ draft  1 call  $0.00021
+   │  └─ gpt-4o-mini  1000 + 100 tokens  $0.00021
+   ├─ look  0 calls  $0.008
+   │  └─ search  0 calls  $0.008
+   │     └─ charge: search  $0.008
+   └─ draft  1 call  $0.00021
+      └─ gpt-4o-mini  1000 + 100 tokens  $0.00021
+"""
+    )
+    assert told("show", "job-1", "--ledger", two_days) == "job-1  0 calls  $0.25\n└─ charge: gpu hour  $0.25\n"
+    found = rows("show", str(RUN_1), "--ledger", two_days)
+    assert [(row["depth"], row["name"], row["kind"], row["cost_usd"], row["status"]) for row in found] == [
+        (0, str(RUN_1), "node", "0.00842", ""),
+        (1, "answer", "node", "0.00842", ""),
+        (2, "draft", "node", "0.00021", ""),
+        (3, "gpt-4o-mini", "call", "0.00021", "priced"),
+        (2, "look", "node", "0.008", ""),
+        (3, "search", "node", "0.008", ""),
+        (4, "search", "charge", "0.008", "priced"),
+        (2, "draft", "node", "0.00021", ""),
+        (3, "gpt-4o-mini", "call", "0.00021", "priced"),
+    ]
+
+
+def test_an_unknown_run_is_an_error(two_days):
+    for form in ((), ("--json",), ("--csv",)):
+        result = run("show", "no-such-run", "--ledger", two_days, *form)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"There is no run 'no-such-run' in {two_days}; `ai-budget runs` lists the latest.\n"
+
+
+def test_budgets(two_days):
+    """Of the day what is spent today, of each user the month, of the hour nothing yet."""
+    assert table(told("budgets", "--ledger", two_days)) == table("""
+budget      unit    scope    window              limit    spent    held    remaining    resets_at
+----------  ------  -------  ------------------  -------  -------  ------  -----------  -------------------------
+calls       calls            total               100      3        0       97
+day         usd              2026-03-02          1        0.00021  0       0.99979      2026-03-03T00:00:00+00:00
+hour        tokens           2026-03-02T13+0000  9000     0        0       9000         2026-03-02T14:00:00+00:00
+user-month  usd     alice    2026-03             5        0.00842  0       4.99158      2026-04-01T00:00:00+00:00
+user-month  usd     bob      2026-03             5        0.25021  0       4.74979      2026-04-01T00:00:00+00:00
+""")
+    everything = rows("budgets", "--all", "--ledger", two_days)
+    assert [(row["budget"], row["window"], row["scope"], row["spent"], row["resets_at"][:10]) for row in everything] == [
+        ("$2", "attached", "", "0.00842", ""),
+        ("$2", "attached", "", "0.00021", ""),
+        ("calls", "total", "", "3", ""),
+        ("day", "2026-03-01", "", "0.25842", ""),
+        ("day", "2026-03-02", "", "0.00021", "2026-03-03"),
+        ("hour", "2026-03-02T13+0000", "", "0", "2026-03-02"),
+        ("user-month", "2026-03", "alice", "0.00842", "2026-04-01"),
+        ("user-month", "2026-03", "bob", "0.25021", "2026-04-01"),
+    ], "a window that is over does not reset any more"  # fmt: skip
+
+
+def test_budgets_are_those_of_the_meters(two_days):
+    """What the command says is what a meter that enforces them says."""
+    listed = {(row["budget"], row["scope"]): row["spent"] for row in rows("budgets", "--ledger", two_days)}
+    with time_machine.travel(NOW, tick=False):
+        meter = Meter(Budget(usd="5", per="month", by="user", name="user-month"), ledger=two_days)
+        views = meter.balances()
+        meter.close()
+    assert {(view.budget, *view.scope): str(view.spent) for view in views} == {
+        key: spent for key, spent in listed.items() if key[0] == "user-month"
+    }
+
+
+def test_status(two_days):
+    found = told("status", "--ledger", two_days)
+    size = Path(two_days).stat().st_size
+    (version,) = {row["version"] for row in rows("status", "--ledger", two_days)}
+    (prices,) = {row["prices"] for row in rows("status", "--ledger", two_days)}
+    assert prices.startswith("genai-prices ")
+    assert (
+        found
+        == f"""\
+ledger      {Path(two_days).resolve()}
+version     {version}
+prices      {prices}
+size_bytes  {size}
+entries     5
+open_holds  0
+first_at    2026-03-01T12:00:00+00:00
+last_at     2026-03-02T12:00:00+00:00
+priced      4
+reported    1
+estimated   0
+free        0
+unknown     0
+unpriced    0
+"""
+    )
+    assert rows("status", "--ledger", two_days)[0]["entries"] == 5
+
+
+def test_report_by_user_and_model(two_days):
+    args = ("report", "--by", "user,model", "--ledger", two_days)
+    assert table(told(*args, "--since", "7d")) == table("""
+user    model          calls    input_tokens    output_tokens    cost_usd    booked_usd    estimated_usd    unknown_usd    unpriced_calls    free_calls
+------  -----------  -------  --------------  ---------------  ----------  ------------  ---------------  -------------  ----------------  ------------
+bob     gpu hour           0               0                0        0.25          0.25                0              0                 0             0
+alice   search             0               0                0       0.008         0.008                0              0                 0             0
+alice   gpt-4o-mini        2            2000              200     0.00042       0.00042                0              0                 0             0
+bob     gpt-4o-mini        1            1000              100     0.00021       0.00021                0              0                 0             0
+""")
+    found = rows(*args, "--since", "7d")
+    assert [(row["user"], row["model"], row["calls"], row["cost_usd"]) for row in found] == [
+        ("bob", "gpu hour", 0, "0.25"),
+        ("alice", "search", 0, "0.008"),
+        ("alice", "gpt-4o-mini", 2, "0.00042"),
+        ("bob", "gpt-4o-mini", 1, "0.00021"),
+    ]
+    since = [(row["user"], row["calls"], row["cost_usd"]) for row in rows(*args, "--since", "2h")]
+    assert since == [("bob", 1, "0.00021")], "an age is counted from now"
+    assert [row["cost_usd"] for row in rows("report", "--run", "job-1", "--ledger", two_days)] == ["0.25"]
+
+
+def test_runs_and_report_and_the_tree_agree(two_days):
+    total = sum(Decimal(row["cost_usd"]) for row in rows("runs", "--ledger", two_days))
+    assert total == sum(Decimal(row["cost_usd"]) for row in rows("report", "--ledger", two_days)) == Decimal("0.25863")
+    for row in rows("runs", "--ledger", two_days):
+        assert rows("show", row["run"], "--ledger", two_days)[0]["cost_usd"] == row["cost_usd"]
+
+
+@pytest.fixture
+def empty(tmp_path):
+    path = str(tmp_path / "empty.db")
+    Meter(ledger=path).close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("runs", "No entries."), ("report", "No entries."), ("budgets", "No named budgets")]
+)
+def test_an_empty_ledger(empty, command, said):
+    result = run(command, "--ledger", empty)
+    assert (result.exit_code, result.stdout) == (0, ""), "what is no row is no output"
+    assert result.stderr.startswith(said)
+    assert json.loads(run(command, "--ledger", empty, "--json").stdout) == []
+    assert run(command, "--ledger", empty, "--nl").stdout == ""
+    assert run(command, "--ledger", empty, "--csv").stdout == ""
+
+
+def test_the_status_of_an_empty_ledger(empty):
+    (found,) = rows("status", "--ledger", empty)
+    assert (found["entries"], found["open_holds"], found["first_at"], found["last_at"]) == (0, 0, "", "")
+    assert run("verify", "--ledger", empty).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "budgets", "status"])
+def test_of_a_missing_ledger_nothing_is_read_and_nothing_made(tmp_path, command):
+    path = tmp_path / "none.db"
+    result = run(command, *(["x"] if command == "show" else []), "--ledger", str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert str(path) in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_help_says_what_it_prints_and_names_its_options(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    for option in main.commands[command].params:
+        for name in option.opts:
+            assert name in result.stdout or name.upper() in result.stdout, f"{command} {name} is not in its help"
+    if command in {"runs", "show", "budgets", "status", "report"}:
+        assert all(form in result.stdout for form in ("--table", "--json", "--nl", "--csv", "--ledger"))
+
+
+def test_open_holds_are_in_status_and_budgets(tmp_path):
+    """While a tool runs: what it may cost is held, and the command line sees it."""
+    from langchain_core.tools import tool
+
+    path, seen = str(tmp_path / "spend.db"), []
+
+    @tool
+    def search(topic: str) -> str:
+        """Search the web."""
+        seen.append((run("status", "--ledger", path, "--json"), run("budgets", "--ledger", path, "--json")))
+        return "found"
+
+    meter = Meter(Budget(usd="1", per="total", name="all"), ledger=path, prices={"tool/search": Price(request="0.25")})
+    search.invoke({"topic": "x"}, config={"callbacks": [BudgetCallbackHandler(meter)]})
+    meter.close()
+    ((status, budgets),) = seen
+    assert json.loads(status.stdout)[0]["open_holds"] == 1
+    (row,) = json.loads(budgets.stdout)
+    assert (row["spent"], row["held"], row["remaining"]) == ("0", "0.25", "0.75")

@@ -39,6 +39,9 @@ GOLDENS = "tests/laws/test_goldens.py"
 CONTRACT = "tests/contract/test_ledger.py"
 BUDGET = "tests/laws/test_budget.py"
 SLIPS = "tests/flow/test_slips.py"
+CHARGES = "tests/flow/test_charges.py"
+METERED = "tests/flow/test_metered.py"
+CARRY = "tests/flow/test_carry.py"
 CONVERGENCE = "tests/flow/test_convergence.py"
 
 
@@ -423,5 +426,95 @@ SABOTAGES = (
         "holds never learn, so a budget admits a fifth of what it could",
         CONVERGENCE,
         (("meter.py", "            self._samples.learn(opened.call, posting.usage)\n", "            pass\n"),),
+    ),
+    Sabotage(
+        "fee-not-held",
+        "a tool's fee is not held while it runs: tools at once all pass",
+        CHARGES + "::test_a_tools_fee_is_held_while_it_runs_and_booked_at_its_end",
+        (
+            (
+                "admission.py",
+                '    held_pico = 0 if policy.reserve == "none" else estimate.usd_pico or 0\n',
+                "    held_pico = 0\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "fee-given-back",
+        "a tool that failed gives its fee back",
+        CHARGES + "::test_a_tool_that_raises_is_booked_at_its_fee_as_unknown",
+        (
+            (
+                "langchain/nodes.py",
+                '                finish(opened, meter, Outcome(kind="unknown", reason=reason))\n',
+                "                finish(opened, meter, None, reason)\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "fee-renamed-away",
+        "a tool with a run name is free",
+        CHARGES + "::test_a_tool_keeps_its_price_under_another_run_name",
+        (("langchain/nodes.py", '((serialized or {}).get("name"), name), node', "(name,), node"),),
+    ),
+    Sabotage(
+        "late-fee-dropped",
+        "a tool that ends after its run stays unknown",
+        CHARGES + "::test_a_tool_that_goes_on_after_its_run_was_cancelled_is_booked_at_once_and_corrected",
+        (("langchain/nodes.py", "                self._late_fees[key] = fee\n", "                pass\n"),),
+    ),
+    Sabotage(
+        "charge-zero",
+        "what the user's code says it spent is booked at nothing",
+        CHARGES + "::test_a_charge_outside_and_inside_blocks",
+        (("booking.py", "cost=cost, booked_pico=outcome.stated_pico)", "cost=cost, booked_pico=0)"),),
+    ),
+    Sabotage(
+        "charge-outside-blocks",
+        "a charge does not count in the blocks around it",
+        CHARGES + "::test_a_charge_outside_and_inside_blocks",
+        (
+            (
+                "meter.py",
+                "        blocks = [block for block in around if block.meter is self]\n",
+                "        blocks = []\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "lost-fee-is-a-call",
+        "the fee of a process that died is booked as a call",
+        CONTRACT + "::test_the_hold_of_a_charge_is_swept_as_a_charge",
+        (("ledger/rows.py", '    kind = data.get("kind", "call")\n', '    kind = "call"\n'),),
+    ),
+    Sabotage(
+        "embeddings-usage-dropped",
+        "embeddings are guessed though the provider said what they took",
+        METERED + "::test_documents_in_chunks_are_one_entry_for_each_request",
+        (("langchain/metered.py", 'openai.read(body.get("usage") or {}), body', "None, body"),),
+    ),
+    Sabotage(
+        "embeddings-unseen",
+        "the handler of a chain does not count its embeddings",
+        METERED + "::test_the_handler_of_the_chain_counts_it",
+        (("langchain/metered.py", "(*self._handlers, *around.handlers)", "self._handlers"),),
+    ),
+    Sabotage(
+        "wrapped-outside",
+        "a wrapped stream is consumed outside its block",
+        CARRY + "::test_a_generator_that_makes_calls_is_limited_after_its_block",
+        (("carry.py", "with entered(self._around, self._refusals):", "with entered((), self._refusals):"),),
+    ),
+    Sabotage(
+        "inner-block-lost",
+        "a block opened inside a wrapped generator is gone at its next step",
+        CARRY + "::test_a_block_opened_inside_a_wrapped_generator_lasts_over_its_steps",
+        (("carry.py", "                self._around = current_blocks()\n", ""),),
+    ),
+    Sabotage(
+        "bound-outside",
+        "a coroutine of a bound function is awaited outside its block",
+        CARRY + "::test_a_bound_coroutine_function_counts_in_a_loop_of_another_thread",
+        (("carry.py", "return _inside(blocks, made) if inspect.iscoroutine(made) else made", "return made"),),
     ),
 )
