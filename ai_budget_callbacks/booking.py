@@ -166,7 +166,9 @@ def _counted(draft: Posting, outcome: Outcome, admission: Admission, policy: Pol
         return replace(posting, status="free", cost=cost, booked_pico=0)
     if not cost.pico:
         return replace(posting, status="unpriced", keep_hold=True)
-    return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)
+    # what was seen of a cut answer bounds nothing, and there may be no hold that does
+    floor = (admission.estimate.usd_pico or 0) if outcome.kind == "cut" else 0
+    return replace(posting, status="estimated", cost=cost, booked_pico=max(cost.pico, floor))
 
 
 def _tokens(text_bytes: int) -> int:

@@ -106,7 +106,7 @@ def begin(
         raise
     with _state_lock:
         live = _live.setdefault(call.id, _Live(None, (), mark))
-        live.run_id, live.runs = call.who.run_id, runs
+        live.run_id, live.runs = call.who.run_id or live.run_id, runs or live.runs
         live.opened.append((target.meter, opened))
         live.forget.append(forget)
     return opened

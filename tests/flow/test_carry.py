@@ -494,7 +494,7 @@ def test_a_wrapped_iterator_that_fails_lets_its_block_go(serve, meter, ledger):
     audit(far, ledger, requests=1, entries=1, usd=UNIT)
 
 
-@pytest.mark.parametrize("thing", [[1], "text", None, 7, _later, range(3)], ids=repr)
+@pytest.mark.parametrize("thing", [[1], "text", None, 7, _later, range(3)], ids=lambda thing: type(thing).__name__)
 def test_what_is_no_iterator_cannot_be_wrapped(meter, thing):
     with track(meter=meter()) as run, pytest.raises(ConfigError, match=r"wrap\(\) takes an iterator"):
         run.wrap(thing)
