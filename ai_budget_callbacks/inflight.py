@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks.blocks import close_block
-from ai_budget_callbacks.errors import BudgetExceeded, PriceUnknown, Refusal
+from ai_budget_callbacks.errors import BudgetExceeded, PriceUnknown, Refusal, UsageMissing
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 
@@ -155,10 +155,26 @@ def finish(opened: OpenCall, meter: Meter, outcome: Outcome | None, reason: str 
         return None
     try:
         return meter.settle(opened, outcome)
-    except BudgetExceeded as crossing:
+    except (BudgetExceeded, UsageMissing) as error:
         if live is not None:
-            _close(opened.call, meter, live.runs, crossing)
+            if isinstance(error, BudgetExceeded):
+                _close(opened.call, meter, live.runs, error)
+            _end_at_others(opened.call.id, live, outcome)
         raise
+
+
+def _end_at_others(call_id: str, live: _Live, outcome: Outcome) -> None:
+    """What is raised at an end keeps the framework from telling the handlers after it, so their meters settle here."""
+    with _state_lock:
+        left, live.opened = live.opened, []
+        _live.pop(call_id, None)
+    for meter, opened in left:
+        try:
+            meter.settle(opened, outcome)
+        except BudgetExceeded as crossing:
+            _close(opened.call, meter, live.runs, crossing)
+        except UsageMissing:
+            continue  # one of them is raised already
 
 
 def abandon_run(run_id: str, reason: str) -> list[BudgetExceeded]:

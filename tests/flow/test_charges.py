@@ -560,6 +560,19 @@ def test_warn_stops_no_tool(handler, ledger, search, ran, caplog):
     assert (len(ran), read_back(ledger).spent()) == (3, [3 * FEE])
 
 
+@pytest.mark.parametrize("first", ["wide", "raising"])
+def test_a_raise_at_the_end_of_a_tool_leaves_no_hold_open_on_another_ledger(handler, ledger, tmp_path, search, first):
+    """LangChain tells the second handler of no end when the first one raises there."""
+    other = tmp_path / "other.db"
+    wide = handler(Budget(usd="1"), prices=PRICES, ledger=other)
+    raising = handler(Budget(usd="0.007", at_limit="raise"), prices=PRICES, reserve="none")
+    with pytest.raises(BudgetExceeded):
+        search.invoke({"topic": "sums"}, config=_config(*((wide, raising) if first == "wide" else (raising, wide))))
+    for path in (ledger, other):
+        assert _fees(read_back(path)) == [("priced", FEE, FEE)]
+        _clean(path)
+
+
 # -- retrievers
 
 

@@ -16,7 +16,18 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage
 from pydantic import BaseModel
 
-from ai_budget_callbacks import Budget, BudgetExceeded, ConfigError, Meter, Price, PriceUnknown, install, scope, track
+from ai_budget_callbacks import (
+    Budget,
+    BudgetExceeded,
+    ConfigError,
+    Meter,
+    Price,
+    PriceUnknown,
+    UsageMissing,
+    install,
+    scope,
+    track,
+)
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
 from ai_budget_callbacks.langchain.request import build_call
 from tests.flow.kit import audit, chat, claude, read_back, responses, text_model
@@ -470,3 +481,23 @@ def test_a_status_after_chunks_is_no_answer_of_the_provider(serve, handler, ledg
     books = audit(far, ledger, requests=1, entries=1, exact=False)
     assert books.statuses == ["estimated"]
     assert books.booked_usd >= far.billed_usd
+
+
+# -- what is raised at the end keeps LangChain from telling the next handler of it
+
+
+@pytest.mark.parametrize("why", ["crossing", "usage"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+async def test_a_raise_at_the_end_leaves_no_hold_open_on_another_ledger(
+    serve, handler, ledger, tmp_path, is_async, why
+):
+    far = serve(Reply(**USAGE) if why == "crossing" else Reply(usage="omit", **USAGE))
+    options = {"reserve": "none"} if why == "crossing" else {"on_missing_usage": "raise"}
+    raising = handler(Budget(usd="0.0001" if why == "crossing" else "1", at_limit="raise"), **options)
+    other = handler(Budget(usd="1"), ledger=tmp_path / "other.db")
+    model = chat(far)
+    with pytest.raises(BudgetExceeded if why == "crossing" else UsageMissing):
+        await model.ainvoke("hi", config(raising, other)) if is_async else model.invoke("hi", config(raising, other))
+    for path in (ledger, tmp_path / "other.db"):
+        books = audit(far, path, requests=1, entries=1, exact=why == "crossing")
+        assert books.statuses == ["priced" if why == "crossing" else "estimated"], "the other ledger lost the answer"

@@ -517,4 +517,10 @@ SABOTAGES = (
         CARRY + "::test_a_bound_coroutine_function_counts_in_a_loop_of_another_thread",
         (("carry.py", "return _inside(blocks, made) if inspect.iscoroutine(made) else made", "return made"),),
     ),
+    Sabotage(
+        "others-untold",
+        "what one handler raises at the end leaves the call open at the next",
+        SLIPS + "::test_a_raise_at_the_end_leaves_no_hold_open_on_another_ledger",
+        (("inflight.py", "            _end_at_others(opened.call.id, live, outcome)\n", "            pass\n"),),
+    ),
 )
