@@ -112,9 +112,11 @@ def _chat_openai(exchange: Exchange, **more: Any) -> Any:
 
 def _deployment(exchange: Exchange) -> dict[str, Any]:
     before, _, after = exchange.url.path.partition(DEPLOYMENTS)
+    name = after.partition("/")[0]
+    plain = {"azure_endpoint": exchange.root, "azure_deployment": name}
     return {
-        "azure_endpoint": exchange.root + before,
-        "azure_deployment": after.partition("/")[0],
+        # `azure_endpoint` loses the second slash that two of them were recorded with
+        **({"base_url": exchange.root + before + DEPLOYMENTS + name} if before else plain),
         "api_version": exchange.query["api-version"],
         "api_key": "x",
         "max_retries": 0,
@@ -124,7 +126,7 @@ def _deployment(exchange: Exchange) -> dict[str, Any]:
 def _azure_chat(exchange: Exchange, **more: Any) -> Any:
     from langchain_openai import AzureChatOpenAI
 
-    return AzureChatOpenAI(**_deployment(exchange), **_choices(exchange), **more)
+    return AzureChatOpenAI(**_deployment(exchange), stream_usage=True, **_choices(exchange), **more)
 
 
 def _azure_text(exchange: Exchange, **more: Any) -> Any:
@@ -234,6 +236,8 @@ def candidates(exchange: Exchange) -> tuple[list[str], str]:
         if exchange.url.netloc != "generativelanguage.googleapis.com":
             return [], "recorded at Vertex AI, whose client wants Google's own credentials"
         return ["ChatGoogleGenerativeAI"], ""
+    if api == "converse" and "arn%3A" in path:
+        return [], "recorded with an ARN, which langchain-aws puts in the path in another encoding"
     if api in _BY_API:
         return [_BY_API[api]], ""
     if not path.endswith(_ENDINGS[api]):
