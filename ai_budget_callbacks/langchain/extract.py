@@ -151,7 +151,9 @@ def _lost(provider: str, message: Any, units: Mapping[str, int]) -> list[str]:
         lost += ["compaction_unseen"] if ("compaction", None) in kinds else []
         lost += ["other_model"] if ("server_tool_use", "advisor") in kinds else []
     elif provider == "cohere":
-        lost.append("billed_units_unseen")
+        # a plain answer's `token_count` is `tokens`; a stream's is what is billed, and has a total
+        kept = mapping(mapping(getattr(message, "response_metadata", None)).get("token_count"))
+        lost += [] if "total_tokens" in kept else ["billed_units_unseen"]
     elif provider in _STATE_THEIR_COST:
         lost.append("cost_unseen")
     return lost

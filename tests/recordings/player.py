@@ -17,7 +17,7 @@ from langchain_core.tools import StructuredTool
 from tests.recordings.clients import CLIENTS, Exchange, candidates, request_body
 from tests.support.corpus import cassette, corpus, index
 
-__all__ = ["Play", "Result", "aplay", "key", "play", "plays", "unplayable"]
+__all__ = ["Play", "Result", "aplay", "key", "names", "play", "plays", "unplayable"]
 
 ASK = "hi"  # bodies never match, and usage comes from the answer
 _NOT_INSTALLED = "{} is not installed"
@@ -96,6 +96,16 @@ def plays() -> list[Play]:
             if "agent_loop" in recording["features"] and _one_agent(recording, clients):
                 found.append(Play(file, clients, "agent"))
     return found
+
+
+def names() -> set[tuple[str, str]]:
+    """(client, call) of everything that could be played with every client installed."""
+    return {
+        (client, key(file, number))
+        for file in _INDEX
+        for number, exchange in enumerate(Play(file, (), "single").exchanges)
+        for client in candidates(exchange)[0]
+    }
 
 
 def _one_agent(recording: Mapping[str, Any], clients: tuple[str | None, ...]) -> bool:
@@ -183,18 +193,18 @@ def _tools(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 names = ("parameters", "input_schema", "parametersJsonSchema", "parameters_json_schema")
                 schema = next((entry[name] for name in names if entry.get(name)), {"type": "object"})
                 yield entry["name"], schema
-    for entry in mapping_of(body.get("toolConfig")).get("tools") or ():
+    for entry in _mapping(body.get("toolConfig")).get("tools") or ():
         spec = entry.get("toolSpec")
         if spec:
             yield spec["name"], spec["inputSchema"]["json"]
 
 
-def mapping_of(value: Any) -> Mapping[str, Any]:
+def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
 def _tool(name: str, schema: dict[str, Any]) -> StructuredTool:
-    lowered = json_types_lowered(schema)
+    lowered = _lowered(schema)
     return StructuredTool.from_function(
         func=lambda **_: "done", coroutine=_done, name=name, description=name, args_schema={"properties": {}} | lowered
     )
@@ -204,11 +214,11 @@ async def _done(**_: Any) -> str:
     return "done"
 
 
-def json_types_lowered(schema: Any) -> Any:
+def _lowered(schema: Any) -> Any:
     """Gemini writes types in capitals."""
     if isinstance(schema, dict):
         return {
-            name: value.lower() if name == "type" and isinstance(value, str) else json_types_lowered(value)
+            name: value.lower() if name == "type" and isinstance(value, str) else _lowered(value)
             for name, value in schema.items()
         }
-    return [json_types_lowered(item) for item in schema] if isinstance(schema, list) else schema
+    return [_lowered(item) for item in schema] if isinstance(schema, list) else schema
