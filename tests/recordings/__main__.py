@@ -41,7 +41,7 @@ def main() -> int:
             verdicts, wrong = one(item, Path(folder))
             for client in set(item.clients) - {None}:
                 counts[client]["agent loops" if item.way == "agent" else "recordings"] += 1
-            counts[str(item.clients[0])]["wrong"] += len(wrong)
+            counts[item.client.partition("+")[0]]["wrong"] += len(wrong)
             for verdict in verdicts:
                 row = counts[verdict.name[0]]
                 listed = verdict.name in EXCEPTIONS.differs

@@ -69,10 +69,12 @@ class Client:
         package: The distribution's import name.
         make: A model object for an exchange; `streaming=True` makes its `invoke` stream, as agents need. Never False: then
             `.stream()` invokes (langchain-core 1.8.3).
+        conflict: Why it is not in the test group.
     """
 
     package: str
     make: Callable[..., Any]
+    conflict: str = ""
 
     @property
     def installed(self) -> bool:
@@ -210,8 +212,8 @@ CLIENTS: dict[str, Client] = {
     "ChatCohere": Client("langchain_cohere", _cohere),
     "ChatOllama": Client("langchain_ollama", _ollama_chat),
     "OllamaLLM": Client("langchain_ollama", _ollama_text),
-    "ChatGoogleGenerativeAI": Client("langchain_google_genai", _gemini),
-    "ChatBedrockConverse": Client("langchain_aws", _converse),
+    "ChatGoogleGenerativeAI": Client("langchain_google_genai", _gemini, "google-genai needs tenacity<9.2"),
+    "ChatBedrockConverse": Client("langchain_aws", _converse, "botocore needs python-dateutil<3"),
 }
 _BY_API = {
     "messages": "ChatAnthropic",

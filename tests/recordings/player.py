@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import vcr
@@ -20,7 +21,6 @@ from tests.support.corpus import cassette, corpus, index
 __all__ = ["Play", "Result", "aplay", "key", "names", "play", "plays", "unplayable"]
 
 ASK = "hi"  # bodies never match, and usage comes from the answer
-_NOT_INSTALLED = "{} is not installed"
 _TAPES = vcr.VCR(record_mode="none", match_on=["method", "host", "path"], decode_compressed_response=True)
 
 
@@ -49,9 +49,7 @@ class Play:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        calls = _INDEX[self.file]["calls"]
-        tape = cassette(self.file)
-        return [Exchange(call, tape[call["index"]]["request"]) for call in calls]
+        return _exchanges(self.file)
 
 
 @dataclass
@@ -70,6 +68,12 @@ class Result:
 _INDEX: Mapping[str, Mapping[str, Any]] = {recording["file"]: recording for recording in index()}
 
 
+@cache
+def _exchanges(file: str) -> list[Exchange]:
+    tape = cassette(file)
+    return [Exchange(call, tape[call["index"]]["request"]) for call in _INDEX[file]["calls"]]
+
+
 def key(file: str, number: int) -> str:
     """Name of a call in the list of exceptions."""
     return f"{file.removeprefix('recordings/').removesuffix('.yaml')}#{number}"
@@ -77,12 +81,18 @@ def key(file: str, number: int) -> str:
 
 def _speakers(file: str) -> list[tuple[list[str], str]]:
     found = []
-    for exchange in Play(file, (), "single").exchanges:
+    for exchange in _exchanges(file):
         names, reason = candidates(exchange)
         here = [name for name in names if CLIENTS[name].installed]
-        missing = _NOT_INSTALLED.format(" / ".join(CLIENTS[n].package.replace("_", "-") for n in names))
+        missing = "; ".join(_missing(name) for name in names)
         found.append((here, reason or missing))
     return found
+
+
+def _missing(name: str) -> str:
+    client = CLIENTS[name]
+    pins = f" ({client.conflict}, which our pins exclude)" if client.conflict else ""
+    return f"{client.package.replace('_', '-')} is not installed{pins}"
 
 
 def plays() -> list[Play]:
@@ -103,7 +113,7 @@ def names() -> set[tuple[str, str]]:
     return {
         (client, key(file, number))
         for file in _INDEX
-        for number, exchange in enumerate(Play(file, (), "single").exchanges)
+        for number, exchange in enumerate(_exchanges(file))
         for client in candidates(exchange)[0]
     }
 

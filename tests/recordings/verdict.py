@@ -28,6 +28,7 @@ class Verdict:
         name: (client, call) as in the list.
         differs: None when the ledger agrees with the index; else the status, or the buckets, that it shows.
         says: Why it differs, in words.
+        status: Of the entry.
         lost: Flags on the entry that say what LangChain lost.
         raised: An exception reached the caller though the provider answered 200.
     """
@@ -35,6 +36,7 @@ class Verdict:
     name: tuple[str, str]
     differs: str | dict[str, int] | None
     says: str
+    status: str
     lost: frozenset[str]
     raised: str | None
 
@@ -48,6 +50,7 @@ class Exceptions:
         self.reasons: dict[tuple[str, str], str] = {}
         self.lost: dict[tuple[str, str], frozenset[str]] = {}
         self.raises: dict[tuple[str, str], str] = {}
+        self.status: dict[tuple[str, str], str] = {}
         for group in found["differs"]:
             for call, value in group["calls"].items():
                 name = (group["client"], call)
@@ -65,6 +68,8 @@ class Exceptions:
         self.lost[name] = self.lost.get(name, frozenset()) | frozenset(group.get("flags", ())) & LOST
         if "raises" in group:
             self.raises[name] = group["raises"]
+        if "status" in group:
+            self.status[name] = group["status"]
 
     @property
     def names(self) -> set[tuple[str, str]]:
@@ -131,7 +136,7 @@ def _verdict(name: tuple[str, str], call: dict[str, Any], row: dict[str, Any], r
         differs, says = row["status"], stated
     if raised and differs is None:
         differs, says = row["status"], f"raised {raised}"
-    return Verdict(name, differs, says, flags & LOST, raised)
+    return Verdict(name, differs, says, row["status"], flags & LOST, raised)
 
 
 def _stated(call: dict[str, Any], row: dict[str, Any], flags: frozenset[str]) -> str | None:

@@ -39,6 +39,8 @@ GOLDENS = "tests/laws/test_goldens.py"
 CONTRACT = "tests/contract/test_ledger.py"
 BUDGET = "tests/laws/test_budget.py"
 SLIPS = "tests/flow/test_slips.py"
+RECORDINGS = "tests/recordings/test_recordings.py"
+PLAYED = RECORDINGS + "::test_the_ledger_has_what_was_billed"
 
 SABOTAGES = (
     Sabotage(
@@ -341,5 +343,67 @@ SABOTAGES = (
         "a stream collected inside our transaction rolls it back",
         SLIPS,
         (("ledger/connection.py", "            if self._writing:\n", "            if False:\n"),),
+    ),
+    Sabotage(
+        "flex-keys-plain",
+        "flex answers lose their reasoning: only the plain keys are read",
+        PLAYED + "[ChatOpenAI-single-openai/chat-completions-gpt-4o-mini-openai-test-wrap-openai-chat-async-tokens]",
+        (("langchain/extract.py", "counts.read(source, prefix + key, key) or 0", "counts.read(source, key) or 0"),),
+    ),
+    Sabotage(
+        "writes-billed-twice",
+        "cache writes stand under fresh input too",
+        PLAYED + "[ChatOpenAI-single-openrouter/responses-gpt-5-6-sol-openrouter-responses-prompt-cache-e2e]",
+        (
+            (
+                "langchain/extract.py",
+                "counts.rest(total_in or 0, cache_read, written, five_minutes",
+                "counts.rest(total_in or 0, cache_read, five_minutes",
+            ),
+        ),
+    ),
+    Sabotage(
+        "thoughts-on-top-dropped",
+        "Gemini's thoughts behind OpenAI's wire format, outside completion_tokens, are not billed",
+        PLAYED
+        + "[ChatOpenAI-single-google-gemini/chat-completions-gemini-2-5-pro-preview-05-06-compatible-api-with-tool-calls-without-id]",
+        (("usage/openai.py", "        on_top = total - prompt - completion\n", "        on_top = 0\n"),),
+    ),
+    Sabotage(
+        "search-fees-of-streams-lost",
+        "web searches in an Anthropic stream cost nothing",
+        PLAYED + "[ChatAnthropic-single-anthropic/messages-claude-sonnet-4-0-anthropic-claude-sonnet-4-0]",
+        (
+            (
+                "langchain/extract.py",
+                '        units["web_search"] = units.get("web_search", 0) + searches\n',
+                "        pass\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "compaction-priced-without",
+        "a stream whose compaction is missing is booked as if its bill were whole",
+        PLAYED
+        + "[ChatAnthropic-single-anthropic/messages-claude-sonnet-4-6-anthropic-compaction-usage-with-cache-streaming]",
+        (
+            (
+                "langchain/extract.py",
+                'short = usage is not None and "compaction_unseen" in usage.flags',
+                "short = False",
+            ),
+        ),
+    ),
+    Sabotage(
+        "cut-and-free",
+        "an answer that the client failed to read gives its hold back",
+        PLAYED + "[AzureChatOpenAI-single-azure-openai/chat-completions-openllmetry-testing-chat-content-filtering]",
+        (
+            (
+                "langchain/failures.py",
+                '    return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)\n',
+                "    return Failure(outcome=None, reason=reason)\n",
+            ),
+        ),
     ),
 )
