@@ -68,6 +68,18 @@ def test_searches_count_beside_cumulative_chunks_too():
     assert dict(found.buckets) == {"input_uncached": 9, "output_text": 4, "web_search": 1}
 
 
+@pytest.mark.parametrize("tier", ["flex", "priority"])
+def test_a_tiers_renamed_keys_are_read(tier):
+    # langchain-openai 1.7.4: 2304 in, 256 read, 1024 written gives `flex` 2048, the writes counted inside it
+    inside = {f"{tier}_cache_read": 256, f"{tier}_cache_creation": 1024, tier: 2048}
+    result = chat(total_in=2304, total_out=30, inside=inside, service_tier=tier)
+    result.generations[0][0].message.usage_metadata["output_token_details"] = {f"{tier}_reasoning": 20, tier: 10}
+    found = read(result, "openai").usage
+    expected = {"input_uncached": 1024, "cache_read": 256, "cache_write": 1024, "output_text": 10}
+    assert dict(found.buckets) == expected | {"output_reasoning": 20}
+    assert found.terms.service_tier == tier
+
+
 def test_a_text_model_keeps_its_counts_with_the_generation():
     info = {"model": "llama3", "prompt_eval_count": 16, "eval_count": 51, "response": "secret"}
     outcome = read(LLMResult(generations=[[Generation(text="x", generation_info=info)]]), "ollama")

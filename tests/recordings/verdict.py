@@ -108,13 +108,14 @@ def judge(play: Play, result: Result, path: Path) -> list[Verdict]:
     return [
         _verdict((client, key(play.file, number)), call, rows[number], result.raised.get(number))
         for number, call, client in answered
+        if number in rows  # `unsettled` tells of entries that are missing
     ]
 
 
 def _rows(play: Play, books: Books, numbers: list[int]) -> dict[int, dict[str, Any]]:
     """Entries by call: single calls carry their number, an agent's stand in order."""
     if play.way == "agent":
-        return dict(zip(numbers, books.entries, strict=True))
+        return dict(zip(numbers, books.entries, strict=False))
     return {int(row["metadata"]["recorded"]): row for row in books.entries}
 
 

@@ -346,8 +346,8 @@ SABOTAGES = (
     ),
     Sabotage(
         "flex-keys-plain",
-        "flex answers lose their reasoning: only the plain keys are read",
-        PLAYED + "[ChatOpenAI-single-openai/chat-completions-gpt-4o-mini-openai-test-wrap-openai-chat-async-tokens]",
+        "flex answers lose their cached input and reasoning: only the plain keys are read",
+        "tests/laws/test_losses.py::test_a_tiers_renamed_keys_are_read",
         (("langchain/extract.py", "counts.read(source, prefix + key, key) or 0", "counts.read(source, key) or 0"),),
     ),
     Sabotage(
