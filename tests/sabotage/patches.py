@@ -267,8 +267,8 @@ SABOTAGES = (
         (
             (
                 "langchain/extract.py",
-                '        return None if usage is None else usage.with_units(_tool_units(message))\n    raw = metadata.get("usage")',
-                '        return None if usage is None else usage.with_units({k: v * (choices - 1) for k, v in usage.buckets.items()})\n    raw = metadata.get("usage")',
+                '        return None if usage is None else usage.with_units(_tool_units(message))\n    raw = None if last_chunk_usage is not None else metadata.get("usage")',
+                '        return None if usage is None else usage.with_units({k: v * (choices - 1) for k, v in usage.buckets.items()})\n    raw = None if last_chunk_usage is not None else metadata.get("usage")',
             ),
         ),
     ),
