@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ai_budget_callbacks.meter import Outcome
-from ai_budget_callbacks.usage import Terms, Usage, anthropic, openai
+from ai_budget_callbacks.usage import Terms, Usage, anthropic, ollama, openai
 from ai_budget_callbacks.usage._counts import Counts, mapping
 
 __all__ = ["counted_elsewhere", "is_cache_hit", "outcome_of", "read_usage_metadata", "text_size", "undouble"]
@@ -22,6 +22,7 @@ __all__ = ["counted_elsewhere", "is_cache_hit", "outcome_of", "read_usage_metada
 READER = "langchain.usage_metadata/1"
 _TIERS = ("flex", "priority")
 _OWN_IDS = ("run-", "run--", "lc_")
+_STATE_THEIR_COST = frozenset({"openrouter", "x-ai"})  # in the usage object, which only a plain invoke keeps
 
 
 def outcome_of(
@@ -54,11 +55,16 @@ def outcome_of(
     metadata = mapping(getattr(message, "response_metadata", None))
     llm_output = mapping(getattr(result, "llm_output", None))
     usage = _usage(message, metadata, llm_output, provider, choices, last_chunk_usage)
+    if usage is None and message is None:
+        usage, metadata = _of_text_model(result)
     if usage is not None and usage.reader == READER and asked_speed and usage.terms.speed is None:
         usage = replace(usage, terms=replace(usage.terms, speed=asked_speed))
     model = metadata.get("model_name") or metadata.get("model") or llm_output.get("model_name")
+    # a compaction can be most of the bill, and its tokens were dropped: what was seen is a lower bound
+    short = usage is not None and "compaction_unseen" in usage.flags
     return Outcome(
-        kind="answer",
+        kind="cut" if short else "answer",
+        reason="the tokens of its compaction were dropped on the way" if short else None,
         usage=usage,
         response_model=undouble(str(model), choices) if model else None,
         response_id=_response_id(message, metadata, llm_output),
@@ -114,20 +120,54 @@ def _usage(
 ) -> Usage | None:
     tier = metadata.get("service_tier")
     tier = undouble(tier, choices) if isinstance(tier, str) else None
-    if last_chunk_usage is not None:
-        return read_usage_metadata(last_chunk_usage, provider=provider, service_tier=tier)
-    raw = metadata.get("token_usage") or llm_output.get("token_usage")
+    raw = None if last_chunk_usage is not None else metadata.get("token_usage") or llm_output.get("token_usage")
     if isinstance(raw, Mapping) and raw:
         usage = openai.read(raw, service_tier=tier)
         return None if usage is None else usage.with_units(_tool_units(message))
-    raw = metadata.get("usage")
+    raw = None if last_chunk_usage is not None else metadata.get("usage")
     if isinstance(raw, Mapping) and raw:
         return anthropic.read(raw) if _anthropic_shaped(raw) else openai.read(raw, service_tier=tier)
-    found = getattr(message, "usage_metadata", None)
+    found = last_chunk_usage if last_chunk_usage is not None else getattr(message, "usage_metadata", None)
     if not isinstance(found, Mapping):
-        return None
+        return _billed_units(metadata) if provider == "cohere" else None
     usage = read_usage_metadata(found, provider=provider, service_tier=tier)
-    return None if usage is None else usage.with_units(_tool_units(message))
+    if usage is None:
+        return None
+    units = _tool_units(message)
+    lost = _lost(provider, message, units)
+    return replace(usage.with_units(units), flags=(*usage.flags, *lost))
+
+
+def _billed_units(metadata: Mapping[str, Any]) -> Usage | None:
+    """What Cohere bills of a stream: langchain-cohere 0.6 keeps it under `token_count`, and gives no usage."""
+    usage = openai.read(metadata.get("token_count"))
+    return None if usage is None else replace(usage, reader="cohere.billed_units/1")
+
+
+def _lost(provider: str, message: Any, units: Mapping[str, int]) -> list[str]:
+    """What the price may hang on and LangChain dropped with the raw usage, where this answer shows that it matters."""
+    lost = []
+    if provider == "anthropic":
+        kinds = {(mapping(block).get("type"), mapping(block).get("name")) for block in _blocks(message)}
+        lost += ["searches_counted"] if units.get("web_search") else []
+        lost += ["compaction_unseen"] if ("compaction", None) in kinds else []
+        lost += ["other_model"] if ("server_tool_use", "advisor") in kinds else []
+    elif provider == "cohere":
+        # a plain answer's `token_count` is `tokens`; a stream's is what is billed, and has a total
+        kept = mapping(mapping(getattr(message, "response_metadata", None)).get("token_count"))
+        lost += [] if "total_tokens" in kept else ["billed_units_unseen"]
+    elif provider in _STATE_THEIR_COST:
+        lost.append("cost_unseen")
+    return lost
+
+
+def _of_text_model(result: Any) -> tuple[Usage | None, Mapping[str, Any]]:
+    """Usage and metadata of a text model that keeps them with its generation (langchain-ollama 1.1)."""
+    for generations in getattr(result, "generations", None) or ():
+        for generation in generations or ():
+            info = mapping(getattr(generation, "generation_info", None))
+            return ollama.read(info), info
+    return None, mapping(None)
 
 
 def _anthropic_shaped(raw: Mapping[str, Any]) -> bool:
@@ -164,6 +204,8 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
     counts.put("cache_read", cache_read)
     # Anthropic without a lifetime: five minutes is the documented default; OpenAI has no lifetimes
     counts.put("cache_write_5m" if provider == "anthropic" else "cache_write", written)
+    if written and provider == "anthropic":
+        counts.flag("lifetimes_unseen")
     counts.put("cache_write_5m", five_minutes)
     counts.put("cache_write_1h", one_hour)
     counts.put("input_audio", audio_in)
@@ -183,11 +225,15 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
     )
 
 
-def _tool_units(message: Any) -> dict[str, int]:
-    """Billed tool calls that no counter shows: content blocks, and `tool_outputs` of older output versions."""
+def _blocks(message: Any) -> list[Any]:
     content = getattr(message, "content", None)
     blocks: list[Any] = list(content) if isinstance(content, list) else []
-    blocks += mapping(getattr(message, "additional_kwargs", None)).get("tool_outputs") or []
+    return blocks + (mapping(getattr(message, "additional_kwargs", None)).get("tool_outputs") or [])
+
+
+def _tool_units(message: Any) -> dict[str, int]:
+    """Billed tool calls that no counter shows: content blocks, and `tool_outputs` of older output versions."""
+    blocks = _blocks(message)
     units = openai.count_output_items(blocks)
     searches = sum(
         1

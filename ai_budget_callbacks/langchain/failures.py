@@ -8,6 +8,7 @@ releases anything: the error may be another handler's (a webhook that answered 5
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,6 +99,8 @@ def _status(error: BaseException) -> int | None:
     for item in _chain(error):
         for holder in (getattr(item, "response", None), item):
             status = getattr(holder, "status_code", None)
+            if status is None and isinstance(holder, Mapping):  # botocore's ClientError
+                status = mapping(holder.get("ResponseMetadata")).get("HTTPStatusCode")
             if type(status) is int:
                 return status
     return None

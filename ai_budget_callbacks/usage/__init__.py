@@ -85,8 +85,14 @@ class Usage:
         buckets: Non-zero counts by bucket name (tokens, or units such as searches).
         reader: Which reader made it, for audit.
         raw: The provider's (or framework's) usage object as it came. Never holds content.
-        flags: What is odd: `"inconsistent"` (the totals do not add up; the larger reading was taken),
-            `"reasoning_hidden"`, `"other_model"` (billed usage of another model that has no price here), …
+        flags: What is odd, and what the framework lost on the way that the price may hang on.
+            Odd: `"inconsistent"` (the totals do not add up; the larger reading was taken), `"invalid_count"`,
+            `"input_absent"`, `"compaction"` (its tokens are counted in), `"other_model"` (billed usage of another
+            model that has no price here), `"partly_counted"` (one half was counted by us).
+            Lost: `"lifetimes_unseen"` (cache writes priced as 5-minute ones), `"searches_counted"` (web searches
+            counted in the content, not as billed), `"compaction_unseen"` (its tokens are missing: a lower bound),
+            `"billed_units_unseen"` (Cohere's tokens, which exceed what it bills), `"cost_unseen"` (the provider
+            states its cost, and the statement was dropped: priced from the catalogue).
         terms: Conditions of sale that the response reported.
     """
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from functools import lru_cache
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_budget_callbacks.usage import BUCKETS, Terms, Usage, anthropic, openai
-from tests.support.goldens import shared
+from tests.support.corpus import billed, cassette, folded, index
 
-CORPUS = shared("corpus/index.json").parent
 OPENAI_APIS = {"chat.completions", "completions", "responses", "embeddings"}
 APIS = {"openai": OPENAI_APIS, "azure-openai": OPENAI_APIS, "anthropic": {"messages"}}
 RECORDED_CALLS = 154  # 2026-11-24; a corpus that shrinks must not pass
@@ -25,7 +22,7 @@ EXCEPTIONS: dict[str, str] = {}
 
 CALLS: list[tuple[str, dict[str, Any]]] = [
     (recording["file"], call)
-    for recording in json.loads((CORPUS / "index.json").read_text(encoding="utf-8"))
+    for recording in index()
     for call in recording["calls"]
     if call["api"] in APIS.get(call["provider"], ()) and "ambiguous" not in call["features"]
 ]
@@ -33,12 +30,6 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 
 def key(file: str, call: dict[str, Any]) -> str:
     return f"{file.removeprefix('recordings/')}#{call['index']}"
-
-
-@lru_cache(maxsize=4)
-def cassette(file: str) -> list[dict[str, Any]]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((CORPUS / file).read_text(encoding="utf-8"), Loader=loader)["interactions"]
 
 
 def events(body: str) -> list[Any]:
@@ -67,43 +58,6 @@ def read_wire(file: str, call: dict[str, Any]) -> Usage | None:
     return openai.read(json.loads(body).get("usage"))
 
 
-def folded(found: Usage, provider: str) -> dict[str, int]:
-    """Our buckets under the corpus's coarser names (DESIGN 6); fees it does not list are left out."""
-    names = {
-        "input_tool": "input_uncached",
-        "input_image": "input_uncached",
-        "input_video": "input_uncached",
-        "cache_read_audio": "cache_read",
-        "cache_read_image": "cache_read",
-        "output_image": "output_text",
-        "output_reasoning": "reasoning",
-        "web_search": "web_search_requests",
-        "grounded_request": "web_search_requests",
-    }
-    if provider == "anthropic":
-        names["cache_write_5m"] = "cache_write"
-    result: dict[str, int] = {}
-    for bucket, count in found.buckets.items():
-        if bucket not in {"file_search", "code_execution"}:
-            name = names.get(bucket, bucket)
-            result[name] = result.get(name, 0) + count
-    return result
-
-
-def billed(call: dict[str, Any]) -> dict[str, int]:
-    """What the index says is billed on this model: the answer, and compactions on top of it."""
-    parts = [call["expected_usage"]]
-    parts += [extra["usage"] for extra in call.get("extra_usage") or () if extra["kind"] == "compaction"]
-    result: dict[str, int] = {}
-    for part in parts:
-        for name, count in part.items():
-            if name == "total" or not count:
-                continue
-            fold = "cache_write" if call["provider"] == "anthropic" and name == "cache_write_5m" else name
-            result[fold] = result.get(fold, 0) + count
-    return result
-
-
 def test_the_corpus_is_whole_and_every_exception_names_a_call():
     assert len(CALLS) == RECORDED_CALLS
     assert EXCEPTIONS.keys() <= {key(file, call) for file, call in CALLS}
@@ -116,7 +70,7 @@ def test_recorded_answer_is_read_as_billed(file, call):
         agrees = found is None
     else:
         assert found is not None, "billed usage was read as absent"
-        agrees = folded(found, call["provider"]) == billed(call)
+        agrees = folded(found.buckets, call["provider"]) == billed(call)
         total = call["expected_usage"]["total"]
         agrees = agrees and (total is None or found.total_tokens == total)
     if key(file, call) in EXCEPTIONS:

@@ -39,6 +39,7 @@ GOLDENS = "tests/laws/test_goldens.py"
 CONTRACT = "tests/contract/test_ledger.py"
 BUDGET = "tests/laws/test_budget.py"
 SLIPS = "tests/flow/test_slips.py"
+RECORDINGS = "tests/recordings/test_recordings.py"
 CHARGES = "tests/flow/test_charges.py"
 METERED = "tests/flow/test_metered.py"
 CARRY = "tests/flow/test_carry.py"
@@ -522,5 +523,67 @@ SABOTAGES = (
         "what one handler raises at the end leaves the call open at the next",
         SLIPS + "::test_a_raise_at_the_end_leaves_no_hold_open_on_another_ledger",
         (("inflight.py", "            _end_at_others(opened.call.id, live, outcome)\n", "            pass\n"),),
+    ),
+    Sabotage(
+        "flex-keys-plain",
+        "flex answers lose their cached input and reasoning: only the plain keys are read",
+        "tests/laws/test_losses.py::test_a_tiers_renamed_keys_are_read",
+        (("langchain/extract.py", "counts.read(source, prefix + key, key) or 0", "counts.read(source, key) or 0"),),
+    ),
+    Sabotage(
+        "writes-billed-twice",
+        "cache writes stand under fresh input too",
+        PLAYED + "[ChatOpenAI-single-openrouter/responses-gpt-5-6-sol-openrouter-responses-prompt-cache-e2e]",
+        (
+            (
+                "langchain/extract.py",
+                "counts.rest(total_in or 0, cache_read, written, five_minutes",
+                "counts.rest(total_in or 0, cache_read, five_minutes",
+            ),
+        ),
+    ),
+    Sabotage(
+        "thoughts-on-top-dropped",
+        "Gemini's thoughts behind OpenAI's wire format, outside completion_tokens, are not billed",
+        PLAYED
+        + "[ChatOpenAI-single-google-gemini/chat-completions-gemini-2-5-pro-preview-05-06-compatible-api-with-tool-calls-without-id]",
+        (("usage/openai.py", "        on_top = total - prompt - completion\n", "        on_top = 0\n"),),
+    ),
+    Sabotage(
+        "search-fees-of-streams-lost",
+        "web searches in an Anthropic stream cost nothing",
+        PLAYED + "[ChatAnthropic-single-anthropic/messages-claude-sonnet-4-0-anthropic-claude-sonnet-4-0]",
+        (
+            (
+                "langchain/extract.py",
+                '        units["web_search"] = units.get("web_search", 0) + searches\n',
+                "        pass\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "compaction-priced-without",
+        "a stream whose compaction is missing is booked as if its bill were whole",
+        PLAYED
+        + "[ChatAnthropic-single-anthropic/messages-claude-sonnet-4-6-anthropic-compaction-usage-with-cache-streaming]",
+        (
+            (
+                "langchain/extract.py",
+                'short = usage is not None and "compaction_unseen" in usage.flags',
+                "short = False",
+            ),
+        ),
+    ),
+    Sabotage(
+        "cut-and-free",
+        "an answer that the client failed to read gives its hold back",
+        PLAYED + "[AzureChatOpenAI-single-azure-openai/chat-completions-openllmetry-testing-chat-content-filtering]",
+        (
+            (
+                "langchain/failures.py",
+                '    return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)\n',
+                "    return Failure(outcome=None, reason=reason)\n",
+            ),
+        ),
     ),
 )

@@ -1,0 +1,250 @@
+"""Which LangChain clients can play a recorded call, and how each is made for the address it was recorded at."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+__all__ = ["CLIENTS", "Exchange", "candidates", "request_body"]
+
+DEPLOYMENTS = "/openai/deployments/"
+NO_EVENTS = "LangChain fires no callbacks for it: there is nothing to capture"
+# API -> why none of our clients asks for it
+UNPLAYED = {
+    "embeddings": NO_EVENTS,
+    "embedContent": NO_EVENTS,
+    "embed": NO_EVENTS,
+    "rerank": NO_EVENTS,
+    "anthropic.complete": "langchain-anthropic asks /v1/messages; nothing there speaks the old /v1/complete",
+    "interactions": "no LangChain client speaks Gemini's /interactions",
+    "invoke_model": "of langchain-aws only Converse is played; ChatBedrock over invoke_model is not",
+    "generate": "langchain-cohere speaks v2; nothing there posts to /v1/generate",
+    "watsonx.generation": "langchain-ibm is not among the tested clients",
+    "complete": "langchain-community's AlephAlpha is not among the tested clients",
+}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One recorded call: what the index says of it, and its request.
+
+    Attributes:
+        call: The index's object.
+        request: The recorded request.
+    """
+
+    call: Mapping[str, Any]
+    request: Mapping[str, Any]
+
+    @property
+    def url(self) -> Any:
+        return urlsplit(self.request["uri"])
+
+    @property
+    def root(self) -> str:
+        return f"{self.url.scheme}://{self.url.netloc}"
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {name: values[0] for name, values in parse_qs(self.url.query).items()}
+
+    def base(self, ending: str) -> str:
+        """The address without what the client appends."""
+        return self.root + self.url.path.removesuffix(ending)
+
+    @property
+    def model(self) -> str:
+        return self.call["request_model"] or self.call["response_model"] or "unnamed"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A LangChain client.
+
+    Attributes:
+        package: The distribution's import name.
+        make: A model object for an exchange; `streaming=True` makes its `invoke` stream, as agents need. Never False: then
+            `.stream()` invokes (langchain-core 1.8.3).
+        conflict: Why it is not in the test group.
+    """
+
+    package: str
+    make: Callable[..., Any]
+    conflict: str = ""
+
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
+
+
+def request_body(exchange: Exchange) -> dict[str, Any]:
+    """The recorded request's JSON; empty where it is none."""
+    body = exchange.request.get("body")
+    try:
+        found = json.loads(body) if body else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _choices(exchange: Exchange) -> dict[str, Any]:
+    n = request_body(exchange).get("n")
+    return {"n": n} if isinstance(n, int) and n > 1 else {}
+
+
+def _chat_openai(exchange: Exchange, **more: Any) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    responses = exchange.call["api"] == "responses"
+    return ChatOpenAI(
+        model=exchange.model,
+        base_url=exchange.base("/responses" if responses else "/chat/completions"),
+        api_key="x",
+        max_retries=0,
+        stream_usage=True,  # docs/limits.md: an address of one's own turns it off
+        use_responses_api=responses,
+        **_choices(exchange),
+        **more,
+    )
+
+
+def _deployment(exchange: Exchange) -> dict[str, Any]:
+    before, _, after = exchange.url.path.partition(DEPLOYMENTS)
+    name = after.partition("/")[0]
+    plain = {"azure_endpoint": exchange.root, "azure_deployment": name}
+    return {
+        # `azure_endpoint` loses the second slash that two of them were recorded with
+        **({"base_url": exchange.root + before + DEPLOYMENTS + name} if before else plain),
+        "api_version": exchange.query["api-version"],
+        "api_key": "x",
+        "max_retries": 0,
+    }
+
+
+def _azure_chat(exchange: Exchange, **more: Any) -> Any:
+    from langchain_openai import AzureChatOpenAI
+
+    return AzureChatOpenAI(**_deployment(exchange), stream_usage=True, **_choices(exchange), **more)
+
+
+def _azure_text(exchange: Exchange, **more: Any) -> Any:
+    from langchain_openai import AzureOpenAI
+
+    return AzureOpenAI(**_deployment(exchange), **more)
+
+
+def _openai_text(exchange: Exchange, **more: Any) -> Any:
+    from langchain_openai import OpenAI
+
+    base = exchange.base("/completions")
+    return OpenAI(model=exchange.model, base_url=base, api_key="x", max_retries=0, **more)
+
+
+def _anthropic(exchange: Exchange, **more: Any) -> Any:
+    from langchain_anthropic import ChatAnthropic
+
+    beta = {"betas": ["x"]} if exchange.query.get("beta") == "true" else {}
+    return ChatAnthropic(model=exchange.model, api_key="x", max_retries=0, max_tokens=1000, **beta, **more)
+
+
+def _groq(exchange: Exchange, **more: Any) -> Any:
+    from langchain_groq import ChatGroq
+
+    return ChatGroq(model=exchange.model, api_key="x", max_retries=0, **more)
+
+
+def _mistral(exchange: Exchange, **more: Any) -> Any:
+    from langchain_mistralai import ChatMistralAI
+
+    return ChatMistralAI(model=exchange.model, api_key="x", max_retries=1, **more)
+
+
+def _cohere(exchange: Exchange, **more: Any) -> Any:
+    from langchain_cohere import ChatCohere
+
+    return ChatCohere(model=exchange.model, cohere_api_key="x", **more)
+
+
+def _ollama_chat(exchange: Exchange, **more: Any) -> Any:
+    from langchain_ollama import ChatOllama
+
+    return ChatOllama(model=exchange.model, base_url=exchange.root)
+
+
+def _ollama_text(exchange: Exchange, **more: Any) -> Any:
+    from langchain_ollama import OllamaLLM
+
+    return OllamaLLM(model=exchange.model, base_url=exchange.root)
+
+
+def _gemini(exchange: Exchange, **more: Any) -> Any:
+    from langchain_google_genai import ChatGoogleGenerativeAI
+
+    return ChatGoogleGenerativeAI(model=exchange.model, api_key="x", max_retries=1, **more)
+
+
+def _converse(exchange: Exchange, **more: Any) -> Any:
+    from botocore.config import Config
+    from langchain_aws import ChatBedrockConverse
+
+    region = exchange.url.hostname.split(".")[1]
+    return ChatBedrockConverse(
+        model=exchange.model,
+        region_name=region,
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        config=Config(retries={"max_attempts": 1}),
+    )
+
+
+CLIENTS: dict[str, Client] = {
+    "ChatOpenAI": Client("langchain_openai", _chat_openai),
+    "AzureChatOpenAI": Client("langchain_openai", _azure_chat),
+    "OpenAI": Client("langchain_openai", _openai_text),
+    "AzureOpenAI": Client("langchain_openai", _azure_text),
+    "ChatAnthropic": Client("langchain_anthropic", _anthropic),
+    "ChatGroq": Client("langchain_groq", _groq),
+    "ChatMistralAI": Client("langchain_mistralai", _mistral),
+    "ChatCohere": Client("langchain_cohere", _cohere),
+    "ChatOllama": Client("langchain_ollama", _ollama_chat),
+    "OllamaLLM": Client("langchain_ollama", _ollama_text),
+    "ChatGoogleGenerativeAI": Client("langchain_google_genai", _gemini, "google-genai needs tenacity<9.2"),
+    "ChatBedrockConverse": Client("langchain_aws", _converse, "botocore needs python-dateutil<3"),
+}
+_BY_API = {
+    "messages": "ChatAnthropic",
+    "cohere.chat": "ChatCohere",
+    "ollama.chat": "ChatOllama",
+    "ollama.generate": "OllamaLLM",
+    "converse": "ChatBedrockConverse",
+}
+_OWN = {"groq": "ChatGroq", "mistral": "ChatMistralAI"}
+_ENDINGS = {"chat.completions": "/chat/completions", "completions": "/completions", "responses": "/responses"}
+
+
+def candidates(exchange: Exchange) -> tuple[list[str], str]:
+    """Clients that speak the recorded API, and why there is none."""
+    call, path = exchange.call, exchange.url.path
+    api = call["api"]
+    if api in UNPLAYED:
+        return [], UNPLAYED[api]
+    if "json_array_stream" in call["features"]:
+        return [], "recorded without alt=sse: a JSON array, and langchain-google-genai reads server-sent events"
+    if api == "generateContent":
+        if exchange.url.netloc != "generativelanguage.googleapis.com":
+            return [], "recorded at Vertex AI, whose client wants Google's own credentials"
+        return ["ChatGoogleGenerativeAI"], ""
+    if api == "converse" and "arn%3A" in path:
+        return [], "recorded with an ARN, which langchain-aws puts in the path in another encoding"
+    if api in _BY_API:
+        return [_BY_API[api]], ""
+    if not path.endswith(_ENDINGS[api]):
+        return [], f"recorded at {path}; the client asks …{_ENDINGS[api]}"
+    azure = "Azure" if DEPLOYMENTS in path else ""
+    first = azure + ("OpenAI" if api == "completions" else "ChatOpenAI")
+    own = _OWN.get(call["provider"])
+    return [first, own] if own and api == "chat.completions" else [first], ""
