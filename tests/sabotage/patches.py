@@ -392,6 +392,12 @@ SABOTAGES = (
         (("langchain/capture.py", " or self._late.pop(str(run_id), None)\n", "\n"),),
     ),
     Sabotage(
+        "run-id-claimed-late",
+        "calls that start at once with one run id are all admitted, and all but one of their answers are not booked",
+        "tests/flow/test_slips.py::test_one_run_id_twice_at_once_in_one_handler_is_refused_and_leaves_nothing",
+        (("langchain/capture.py", " or run_id in self._starting", ""),),
+    ),
+    Sabotage(
         "paid-error-guessed",
         "a paid answer that fails to parse is not priced from its body",
         trap("6: truncated structured answer, sync"),
