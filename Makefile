@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test check lint typecheck contracts sabotage bench clean
+.PHONY: help demo test check lint typecheck contracts sabotage compat bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -41,8 +41,11 @@ contracts: .venv/.dev
 sabotage: .venv/.dev  ## break money on purpose, once for each known way; the suite must go red
 	@$(BIN)/python -m tests.sabotage
 
+compat: .venv/.dev  ## the oldest, some between and the newest LangChain, each in an environment of its own
+	@$(BIN)/python -m tests.compat
+
 bench: .venv/.dev  ## ratios side by side, in one run
 	@$(BIN)/python -m benchmarks
 
 clean:
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .compat .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ import logging
 import os
 import weakref
 from collections import OrderedDict, deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from uuid import UUID
 
     from ai_budget_callbacks.blocks import Block
@@ -80,6 +80,7 @@ class CaptureHandler(NodeHandler):
     def __init__(self) -> None:
         super().__init__()
         self._ongoing: dict[str, _Ongoing] = {}
+        self._starting: set[str] = set()
         self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
         self._lock = ForkSafeLock()
         self._hosts_named: set[str] = set()
@@ -90,6 +91,7 @@ class CaptureHandler(NodeHandler):
     def forget_calls(self) -> None:
         """In a forked child: calls in flight are the parent's to end."""
         self._ongoing.clear()
+        self._starting.clear()
         self._late.clear()
         self.forget_fees()
 
@@ -172,12 +174,14 @@ class CaptureHandler(NodeHandler):
         call_id = call_id_for(str(run_id), mark)
         try:
             self._refuse_rest_of(mark)
-            if str(run_id) in self._ongoing:
-                raise ConfigError(  # noqa: TRY301 - it must be withdrawn like any refusal
-                    f"Two calls at once have the run_id {run_id} and cannot be told apart. Give each its own."
-                )
-            call = self._call(call_id, serialized, messages, parent_run_id, kwargs, runs, targets[0].meter)
-            ongoing = self._admit(call, targets, runs, str(run_id), mark)
+            with self._alone(str(run_id)):
+                call = self._call(call_id, serialized, messages, parent_run_id, kwargs, runs, targets[0].meter)
+                ongoing = self._admit(call, targets, runs, str(run_id), mark)
+                ongoing.mark, ongoing.text = mark, text
+                self._describe(ongoing, serialized, messages, kwargs)
+                ongoing.task = self._tasks.opened(run_id)
+                self._ongoing[str(run_id)] = ongoing
+                self._note_twins(ongoing)  # after: of two that start at once the later one sees the other
         except AIBudgetError as error:
             if isinstance(error, Refusal):
                 self.note(error)
@@ -187,19 +191,33 @@ class CaptureHandler(NodeHandler):
         except BaseException:  # a fault of ours: nothing is sent, and nothing stays held
             withdraw(mark)
             raise
-        ongoing.text = text
-        ongoing.mark = mark
+
+    def _describe(
+        self, ongoing: _Ongoing, serialized: Mapping[str, Any], messages: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Note what its end event will need."""
         prompts = kwargs.get("batch_size") or 1
-        ongoing.batch = mark if prompts > 1 else None
-        ongoing.several_requests = text and prompts > (
+        ongoing.batch = ongoing.mark if prompts > 1 else None
+        ongoing.several_requests = ongoing.text and prompts > (
             (serialized.get("kwargs") or {}).get("batch_size") or _TEXT_BATCH
         )
-        self._note_twins(ongoing)
         ongoing.hidden_reasoning |= asks_reasoning(kwargs.get("invocation_params") or {})
-        if any(target.meter.store_content for target in targets):
+        if any(meter.store_content for meter, _ in ongoing.opened):
             ongoing.prompt = [getattr(message, "content", message) for message in messages]
-        ongoing.task = self._tasks.opened(run_id)
-        self._ongoing[str(run_id)] = ongoing
+
+    @contextmanager
+    def _alone(self, run_id: str) -> Iterator[None]:
+        """One start of a run id at a time, or one of two paid responses would find no open call and no entry."""
+        with self._lock:
+            if run_id in self._ongoing or run_id in self._starting:
+                raise ConfigError(
+                    f"Two calls at once have the run_id {run_id} and cannot be told apart. Give each its own."
+                )
+            self._starting.add(run_id)
+        try:
+            yield
+        finally:
+            self._starting.discard(run_id)
 
     def _call(
         self,
@@ -290,7 +308,8 @@ class CaptureHandler(NodeHandler):
         """Calls that may be the same question at the same time."""
         call = ongoing.call
         for other in list(self._ongoing.values()):
-            if other.call.model == call.model and other.call.request.text_bytes == call.request.text_bytes:
+            same = other.call.model == call.model and other.call.request.text_bytes == call.request.text_bytes
+            if same and other is not ongoing:
                 other.twin = ongoing.twin = True
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

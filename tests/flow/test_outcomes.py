@@ -18,7 +18,7 @@ import anthropic
 import openai
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelRetryMiddleware
+from langchain.agents import middleware as offered
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.prompts import ChatPromptTemplate
@@ -41,6 +41,7 @@ from ai_budget_callbacks.demo.loopback import ChatWire, Reply, sse
 from ai_budget_callbacks.events import BudgetWarning, CallReleased, CallReserved, CallSettled, LimitCrossed
 from tests.flow.kit import audit, chat, claude, read_back, responses, text_model
 from tests.support.provider import ClaudeReply, FarEnd
+from tests.support.versions import LACKS_SPARED_REFUSALS, LACKS_V3_EVENTS, lacks_middleware, needs
 
 QUESTION = "What is two plus two?"
 WORDS = "one two three four five six seven eight nine ten"
@@ -453,8 +454,10 @@ async def test_insisting_on_usage_books_first_and_raises_then(serve, handler, le
 
 async def test_insisting_on_usage_does_not_buy_the_answer_again(serve, handler, ledger):
     """Agent middleware retries what is no non-retryable `ModelError`; each retry is another paid answer."""
+    needs(lacks_middleware("ModelRetryMiddleware"))
+    needs(LACKS_SPARED_REFUSALS)
     far = serve(Reply(text=WORDS, input_tokens=15, output_tokens=12, usage="omit"))
-    middleware = [ModelRetryMiddleware(max_retries=3, initial_delay=0.0, jitter=False)]
+    middleware = [offered.ModelRetryMiddleware(max_retries=3, initial_delay=0.0, jitter=False)]
     agent = create_agent(chat(far), [], middleware=middleware)
     with suppress(UsageMissing):
         agent.invoke(
@@ -656,6 +659,7 @@ async def test_raise_at_the_limit_comes_after_the_commit_with_the_answer(serve, 
 
 async def test_a_v3_event_stream_that_crosses_is_one_entry(serve, handler, ledger):
     """langchain-core swallows the raise there and fires an error event after the end event."""
+    needs(LACKS_V3_EVENTS)
     far = serve(ANSWER)
     budget = handler(Budget(usd="0.0002", at_limit="raise"), reserve="none")
     try:

@@ -17,6 +17,7 @@ from ai_budget_callbacks.events import CallRefused
 from tests.flow.kit import audit, chat, text_model
 from tests.flow.wrapper_table import BUDGETS, CASES, QUESTION, budget_for, paid_calls, run_case, script
 from tests.support.provider import FarEnd
+from tests.support.versions import needs
 
 # one server and one event loop for the table: building clients for 14 servers would cost more than the runs
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -43,6 +44,7 @@ def _check(case, kind, result, expected, far, ledger):
 @pytest.mark.parametrize("kind", BUDGETS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_nothing_is_sent_after_the_limit(far, ledger, case, kind, is_async):
+    needs(case.lacks)
     result = await run_case(case, kind, "handler", far, ledger, is_async=is_async)
     _check(case, kind, result, case.outcome, far, ledger)
 
@@ -50,6 +52,7 @@ async def test_nothing_is_sent_after_the_limit(far, ledger, case, kind, is_async
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_a_block_raises_even_where_a_wrapper_hid_the_refusal(far, ledger, case, is_async):
+    needs(case.lacks)
     result = await run_case(case, "calls", "track", far, ledger, is_async=is_async)
     expected = "raised at the block's exit" if case.outcome == "returned" else "raised"
     _check(case, "calls", result, expected, far, ledger)
@@ -58,6 +61,7 @@ async def test_a_block_raises_even_where_a_wrapper_hid_the_refusal(far, ledger, 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_the_table_is_not_empty_talk(far, ledger, handler, case):
     """With money left every case goes on past the point where the tests above stop it."""
+    needs(case.lacks)
     budget = handler(Budget(calls=100))
     runnable = case.build(far)
     far.reset()

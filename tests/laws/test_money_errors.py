@@ -297,6 +297,9 @@ def test_a_price_unknown_is_no_budget_exceeded():
 
 @pytest.mark.parametrize("kind", [kind for kind in REFUSALS if kind.__name__.startswith("LangChain")])
 def test_langchains_own_retries_leave_a_refusal_alone(kind):
+    from tests.support.versions import LACKS_MODEL_ERROR, needs
+
+    needs(LACKS_MODEL_ERROR)
     from langchain_core.exceptions import ModelError
 
     error = kind("no room")

@@ -40,6 +40,7 @@ CONTRACT = "tests/contract/test_ledger.py"
 BUDGET = "tests/laws/test_budget.py"
 SLIPS = "tests/flow/test_slips.py"
 RECORDINGS = "tests/recordings/test_recordings.py"
+PLAYED = RECORDINGS + "::test_the_ledger_has_what_was_billed"
 CHARGES = "tests/flow/test_charges.py"
 METERED = "tests/flow/test_metered.py"
 CARRY = "tests/flow/test_carry.py"
@@ -391,6 +392,12 @@ SABOTAGES = (
         "an answer that comes after its run ended is not booked",
         trap("7: late end after the root's error"),
         (("langchain/capture.py", " or self._late.pop(str(run_id), None)\n", "\n"),),
+    ),
+    Sabotage(
+        "run-id-claimed-late",
+        "calls that start at once with one run id are all admitted, and all but one of their answers are not booked",
+        "tests/flow/test_slips.py::test_one_run_id_twice_at_once_in_one_handler_is_refused_and_leaves_nothing",
+        (("langchain/capture.py", " or run_id in self._starting", ""),),
     ),
     Sabotage(
         "paid-error-guessed",

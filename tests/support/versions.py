@@ -1,0 +1,89 @@
+"""What the installed LangChain has, asked of what is importable: `python -m tests.compat` runs old and new ones.
+
+A case is left out only for what a version does not have, with the reason given here; where a version behaves
+differently, the case says how.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+import anthropic.resources
+import langchain_core.exceptions
+import pytest
+from langchain.agents import middleware
+from langchain_core.language_models import BaseChatModel
+from langgraph.graph import StateGraph
+
+from ai_budget_callbacks.langchain.errors import LangChainBudgetExceeded
+
+try:  # private; the public way to it are the middlewares that use it
+    from langchain.agents.middleware._retry import default_retry_on
+except ImportError:  # before langchain 1.1: they retried every Exception
+    default_retry_on = None
+
+__all__ = [
+    "LACKS_CLAUDE_SPEED",
+    "LACKS_DEFAULT_RETRY_ON",
+    "LACKS_ERROR_HANDLER",
+    "LACKS_MODEL_ERROR",
+    "LACKS_SPARED_REFUSALS",
+    "LACKS_SUMMARY_TRIGGER",
+    "LACKS_V3_EVENTS",
+    "SAYS_AGENT",
+    "SAYS_AGENT_BESIDE_METADATA",
+    "SAYS_TOOL_CALL_ID",
+    "default_retry_on",
+    "lacks",
+    "lacks_middleware",
+    "needs",
+]
+
+
+def lacks(package: str, what: str, *, has: object) -> str:
+    """Why a case cannot run here, or "" where it can: `langchain 1.0.0 has no ModelRetryMiddleware`."""
+    return "" if has else f"{package} {version(package)} has no {what}"
+
+
+def lacks_middleware(name: str) -> str:
+    """The same for one of langchain's middlewares."""
+    return lacks("langchain", name, has=hasattr(middleware, name))
+
+
+def _takes(call: Any, argument: str) -> bool:
+    return argument in inspect.signature(call).parameters
+
+
+def _since(package: str, *first: int) -> bool:
+    return tuple(int(part) for part in version(package).split(".")[: len(first)]) >= first
+
+
+def needs(reason: str) -> None:
+    """Leave a test out, if there is a reason."""
+    if reason:
+        pytest.skip(reason)
+
+
+LACKS_DEFAULT_RETRY_ON = lacks("langchain", "default_retry_on", has=default_retry_on)
+LACKS_SUMMARY_TRIGGER = lacks(
+    "langchain", "SummarizationMiddleware(trigger=)", has=_takes(middleware.SummarizationMiddleware, "trigger")
+)
+LACKS_ERROR_HANDLER = lacks("langgraph", "add_node(error_handler=)", has=_takes(StateGraph.add_node, "error_handler"))
+LACKS_V3_EVENTS = lacks("langchain-core", 'astream_events(version="v3")', has=hasattr(BaseChatModel, "stream_events"))
+
+LACKS_CLAUDE_SPEED = lacks("anthropic", "create(speed=)", has=_takes(anthropic.resources.Messages.create, "speed"))
+LACKS_MODEL_ERROR = lacks("langchain-core", "ModelError", has=hasattr(langchain_core.exceptions, "ModelError"))
+LACKS_SPARED_REFUSALS = lacks(
+    "langchain",
+    "retries that leave a ModelError alone",
+    has=default_retry_on and not default_retry_on(LangChainBudgetExceeded("no room")),
+)
+"""Whether ModelRetry, ToolRetry and Summarization retry refusals: before langchain-core 1.6 or langchain 1.3.16."""
+SAYS_AGENT = _since("langchain", 1, 2, 4)
+"""Whether `create_agent(name=)` reaches the metadata of its model calls."""
+SAYS_AGENT_BESIDE_METADATA = SAYS_AGENT and _since("langgraph", 1, 2, 4)
+"""Whether it does where the caller gives metadata too: older ones put that in its place."""
+SAYS_TOOL_CALL_ID = _since("langchain-core", 1, 1, 2)
+"""Whether a tool's start event has its `tool_call_id`."""
