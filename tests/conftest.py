@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import certifi
 import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # plain `pytest` adds tests/ only; `tests.support` is imported by its full name
     sys.path.insert(0, str(ROOT))
+
+# Under mutation every law is run a thousand times over: few examples, the same ones each time, none shrunk.
+MUTATION = "AI_BUDGET_MUTATION" in os.environ
+EXAMPLES = 30
+if MUTATION:
+    settings.register_profile(
+        "mutation", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate), database=None
+    )
+    settings.load_profile("mutation")
+
+
+def pytest_collection_modifyitems(items):
+    """Under mutation: `@settings` of a law goes over its profile, so examples are cut here; tests by hand come first."""
+    if not MUTATION:
+        return
+    for item in items:
+        place, name = item.function, "_hypothesis_internal_use_settings"
+        if item.cls is not None and hasattr(item.cls, "settings"):
+            place, name = item.cls, "settings"
+        own = getattr(place, name, None)
+        if own is not None and own.max_examples > EXAMPLES:
+            setattr(place, name, settings(own, max_examples=EXAMPLES))
+    items.sort(key=lambda item: hasattr(item.function, "hypothesis") or item.cls is not None)
 
 
 @pytest.fixture(scope="session")
