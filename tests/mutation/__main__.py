@@ -25,7 +25,7 @@ SHARED = os.environ.get("AI_BUDGET_SHARED", str(ROOT.parent / "shared"))
 READERS = ("tests/laws/test_readers.py", "tests/laws/test_goldens.py")
 PRICES = ("tests/laws/test_pricing_laws.py", "tests/laws/test_estimate.py", "tests/laws/test_goldens.py")
 LEDGER = ("tests/contract/test_ledger.py", "tests/laws/test_ledger_machine.py")
-METER = ("tests/laws/test_booking.py", "tests/contract/test_meter.py")
+METER = ("tests/contract/test_meter.py",)
 # Module → the test files that matter. The order is that of the decision's table.
 TESTS = {
     f"ai_budget_callbacks/{name}.py": tests
@@ -43,13 +43,13 @@ TESTS = {
         "pricing/estimate": PRICES,
         "pricing/catalogue": PRICES,
         "budget": ("tests/laws/test_budget.py",),
-        "booking": METER,
-        "admission": METER,
+        "booking": ("tests/laws/test_booking.py",),
+        "admission": ("tests/laws/test_admission.py",),
         "ledger/rows": LEDGER,
         "ledger/owner": LEDGER,
         "ledger/verify": LEDGER,
         "ledger/sqlite": LEDGER,
-        "learned": METER,
+        "learned": ("tests/laws/test_learned.py",),
         "watch": METER,
         "meter": METER,
     }.items()
