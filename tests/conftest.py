@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ if MUTATION:
 
 
 def pytest_collection_modifyitems(items):
-    """Under mutation: `@settings` of a law goes over its profile, so examples are cut here; tests by hand come first."""
+    """Under mutation: `@settings` of a law goes over its profile, so examples are cut here; cheap tests come first."""
     if not MUTATION:
         return
     for item in items:
@@ -35,7 +36,9 @@ def pytest_collection_modifyitems(items):
         own = getattr(place, name, None)
         if own is not None and own.max_examples > EXAMPLES:
             setattr(place, name, settings(own, max_examples=EXAMPLES))
-    items.sort(key=lambda item: hasattr(item.function, "hypothesis") or item.cls is not None)
+    stats = Path("mutmut-stats.json")
+    took = json.loads(stats.read_text())["duration_by_test"] if stats.exists() else {}
+    items.sort(key=lambda item: took.get(item.nodeid, 0))
 
 
 @pytest.fixture(scope="session")
