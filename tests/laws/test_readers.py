@@ -345,8 +345,14 @@ def test_units_add_up_and_never_go_below_one():
     assert dict(found.with_units({"web_search": 1}).buckets) == {"input_uncached": 1, "output_text": 1, "web_search": 3}
     with pytest.raises(ValueError, match=r"bucket web_search must be a positive int, not -1"):
         found.with_units({"web_search": -3})
-    with pytest.raises(ValueError, match=r"unknown usage bucket 'searches'"):
+    with pytest.raises(ValueError, match=r"unknown usage bucket 'searches'; known: input_uncached, input_audio, "):
         found.with_units({"searches": 1})
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, None])
+def test_a_bucket_holds_a_positive_whole_number(count):
+    with pytest.raises(ValueError, match="bucket output_text must be a positive int"):
+        Usage(buckets={"output_text": count})
 
 
 # -- by hand: Anthropic
