@@ -29,6 +29,7 @@ BOOK = PriceBook(
         "in-only": Price(input="1"),
         "half": Price(input="0", output="2"),
         "gold": Price(input="9000000", output="9000000", per=1),
+        "brim": Price(input="9223372.036854775807", per=1),
     }
 )
 EXPECTED = Policy(reserve="expected", on_unpriced="refuse")
@@ -136,6 +137,7 @@ def test_a_cost_that_no_ledger_can_hold_is_unpriced():
     # $9,000,000 a token: one fits into 64 bits, two do not
     assert booked(book(answer(usage(input_uncached=1)), made("gold"))) == ("priced", 9 * 10**18, 1, False)
     assert 9 * 10**18 < INT64_MAX < 18 * 10**18
+    assert booked(book(answer(usage(input_uncached=1)), made("brim"))) == ("priced", INT64_MAX, 1, False)
     posting = book(answer(usage(input_uncached=2)), made("gold"))
     assert booked(posting) == ("unpriced", None, 2, True)
     assert posting.cost == Cost(
