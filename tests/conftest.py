@@ -16,13 +16,17 @@ if str(ROOT) not in sys.path:  # plain `pytest` adds tests/ only; `tests.support
     sys.path.insert(0, str(ROOT))
 
 # Under mutation every law is run a thousand times over: few examples, the same ones each time, none shrunk.
-MUTATION = "AI_BUDGET_MUTATION" in os.environ
+MUTATION = os.environ.get("AI_BUDGET_MUTATION", "")  # the module that is changed
 EXAMPLES = 30
 if MUTATION:
     settings.register_profile(
         "mutation", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate), database=None
     )
     settings.load_profile("mutation")
+    if "/pricing/" not in MUTATION:  # elsewhere the price data may be there before a mutant is
+        from ai_budget_callbacks.pricing.catalogue import catalogue
+
+        catalogue()
 
 
 def pytest_collection_modifyitems(items):
