@@ -198,6 +198,27 @@ def test_a_name_nobody_knows_is_no_matter_elsewhere(budget):
     assert ask(made("nobodys"), budget).card is None
 
 
+# -- the provider
+
+DUAL = PriceBook({"dual": Price(input="1", output="2"), "azure/dual": Price(input="3", output="4")})
+
+
+@pytest.mark.parametrize(("provider", "dollars"), [("openai", (1, 2)), ("azure", (3, 4))])
+@pytest.mark.parametrize(("reserve", "tokens"), [("expected", INPUT), ("worst_case", 1_529)])
+def test_a_call_is_held_at_its_own_providers_price(provider, dollars, reserve, tokens):
+    found = ask(made("dual", provider), USD, book=DUAL, reserve=reserve)
+    assert found.held_pico == tokens * dollars[0] * M + OUTPUT * dollars[1] * M
+
+
+@pytest.mark.parametrize("tier", [None, "flex"])
+def test_a_model_of_another_provider_has_no_price_here(tier):
+    call = made("gpt-4o-mini", "a-reseller", service_tier=tier)
+    with pytest.raises(PriceUnknown):
+        ask(call, USD)
+    with pytest.raises(PriceUnknown, match="matches on model"):
+        ask(call, Budget(calls=3, match={"model": "gpt-*"}))
+
+
 # -- tiers
 
 
@@ -275,6 +296,7 @@ def test_a_tool_holds_its_fee_on_usd_budgets_alone(reserve, held):
     assert [item.budget for item in found.attached] == [USD, WARNS]
     assert found.held_pico == held
     assert found.card.source.name == "prices['tool/search']"
+    assert (found.estimate.usd_pico, found.estimate.tokens) == (8 * 10**9, INPUT - 16)
     assert found.unpriced is None
 
 
