@@ -37,7 +37,7 @@ TESTS = {
         "usage/wire": ("tests/laws/test_wire.py",),
         "usage/__init__": READERS,
         "pricing/card": PRICES,
-        "pricing/reported": PRICES,
+        "pricing/reported": ("tests/laws/test_reported.py",),
         "pricing/corrections": PRICES,
         "pricing/book": PRICES,
         "pricing/estimate": PRICES,
