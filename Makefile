@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test check lint typecheck contracts sabotage compat bench clean
+.PHONY: help demo test check lint typecheck contracts sabotage compat mutate mutate-report bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -19,6 +19,10 @@ help:  ## what there is
 
 .venv/.dev: .venv/.demo
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[langchain,demo]' --group dev
+	@touch $@
+
+.venv/.mutation: .venv/.dev
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --group mutation
 	@touch $@
 
 demo: .venv/.demo  ## watch a limit hold; no key, no network
@@ -44,8 +48,14 @@ sabotage: .venv/.dev  ## break money on purpose, once for each known way; the su
 compat: .venv/.dev  ## the oldest, some between and the newest LangChain, each in an environment of its own
 	@$(BIN)/python -m tests.compat
 
+mutate: .venv/.mutation  ## MODULE=ai_budget_callbacks/money.py: change that module a little, once for each way; goes on where it stopped
+	@nice -n 19 $(BIN)/python -m tests.mutation $(MODULE)
+
+mutate-report: .venv/.mutation  ## the score of every module that was mutated
+	@$(BIN)/python -m tests.mutation --report
+
 bench: .venv/.dev  ## ratios side by side, in one run
 	@$(BIN)/python -m benchmarks
 
 clean:
-	@rm -rf .venv .compat .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .compat .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutation

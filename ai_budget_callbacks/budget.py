@@ -203,7 +203,7 @@ def _read_marks(warn_at: object, limit: int) -> tuple[tuple[str, int], ...]:
 def _check_field(name: object, where: str) -> None:
     if not isinstance(name, str) or not _NAME.match(name) or name == _METADATA:
         raise ConfigError(f"{where}={name!r} is no field; use {', '.join(FIELDS)}, or a metadata key.")
-    if name in FIELDS or name.startswith(_METADATA):
+    if name in FIELDS or name in _ALIASES or name.startswith(_METADATA):
         return
     near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.8)
     if near:

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
 import certifi
 import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # plain `pytest` adds tests/ only; `tests.support` is imported by its full name
     sys.path.insert(0, str(ROOT))
+
+# Under mutation every law is run a thousand times over: few examples, the same ones each time, none shrunk.
+MUTATION = os.environ.get("AI_BUDGET_MUTATION", "")  # the module that is changed
+EXAMPLES = 30
+if MUTATION:
+    settings.register_profile(
+        "mutation", derandomize=True, deadline=None, phases=(Phase.explicit, Phase.generate), database=None
+    )
+    settings.load_profile("mutation")
+    if "/pricing/" not in MUTATION:  # elsewhere the price data may be there before a mutant is
+        from ai_budget_callbacks.pricing.catalogue import catalogue
+
+        catalogue()
+
+
+def pytest_collection_modifyitems(items):
+    """Under mutation: `@settings` of a law goes over its profile, so examples are cut here; cheap tests come first."""
+    if not MUTATION:
+        return
+    for item in items:
+        place, name = item.function, "_hypothesis_internal_use_settings"
+        if item.cls is not None and hasattr(item.cls, "settings"):
+            place, name = item.cls, "settings"
+        own = getattr(place, name, None)
+        if own is not None and own.max_examples > EXAMPLES:
+            setattr(place, name, settings(own, max_examples=EXAMPLES))
+    stats = Path("mutmut-stats.json")
+    took = json.loads(stats.read_text())["duration_by_test"] if stats.exists() else {}
+    items.sort(key=lambda item: took.get(item.nodeid, 0))
 
 
 @pytest.fixture(scope="session")

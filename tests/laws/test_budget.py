@@ -245,6 +245,36 @@ def test_only_warn_does_not_stop_and_only_calendar_windows_are_durable():
     assert durable == [False, False, True, True, True, True]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "label"),
+    [
+        ({"usd": "0.50"}, "$0.5"),
+        ({"tokens": 1}, "1 token"),
+        ({"calls": 3, "per": "run"}, "3 calls per run"),
+        ({"usd": "1", "per": "day", "name": "team"}, "team"),
+    ],
+    ids=str,
+)
+def test_what_messages_call_a_budget(arguments, label):
+    assert Budget(**arguments).label == label
+
+
+@pytest.mark.parametrize(
+    "arguments", [FULL, {"tokens": 9_000, "per": "run"}, {"calls": 3, "name": "n"}, {"usd": 0.5, "by": "user"}], ids=str
+)
+def test_a_budget_is_read_back_as_the_ledger_knows_it(arguments):
+    budget = Budget(**arguments)
+    known = Budget.known(budget.name, budget.identity, budget.limit)
+    assert (known.name, known.identity, known.unit, known.limit) == (
+        budget.name,
+        budget.identity,
+        budget.unit,
+        budget.limit,
+    )
+    assert (known.per, known.by, dict(known.match), known.tz) == (budget.per, budget.by, dict(budget.match), budget.tz)
+    assert (known.at_limit, known.warn_at) == ("refuse", ("0.8",)), "what is no identity is not on the ledger"
+
+
 # -- windows
 
 ZONES = (
@@ -396,6 +426,14 @@ def test_every_scope_field_is_read_from_its_own_place():
     assert scope((), made) == []
 
 
+def test_the_frameworks_names_of_user_and_thread_are_ours():
+    made = call(who={"user": "alice", "thread": "t1", "metadata": {"user_id": "other", "thread_id": "other"}})
+    assert scope(("user_id", "thread_id"), made) == ["alice", "t1"]
+    assert scope(("metadata.user_id", "metadata.thread_id"), made) == ["other", "other"]
+    matched = Attached.make(Budget(usd="1", match={"user_id": "al*", "thread_id": "t?"}), "h", 0)
+    assert matched.applies(made, None)
+
+
 def test_a_call_that_lacks_a_field_counts_under_none_and_not_beside_it():
     assert scope(("user", "job", "node"), call()) == ["(none)", "(none)", "(none)"]
     assert scope("user", call(who={"user": ""})) == ["(none)"]
@@ -425,6 +463,8 @@ def test_a_named_durable_budget_is_shared_and_any_other_belongs_to_its_owner():
     assert Attached.make(day, "a", 0).key == Attached.make(day, "b", 3).key == "day"
     block = Budget(usd="1", name="day")
     keys = {Attached.make(b, owner, i).key for b in (block, Budget(usd="1")) for owner in "ab" for i in (0, 1)}
+    assert Attached.make(Budget(usd="1"), "a", 0).key == "budget-1@a"
+    assert Attached.make(block, "a", 4).key == "day@a"
     assert len(keys) == 6, "two handlers would share a balance that is not theirs"
     assert "day" not in keys, "a block's budget would count on the durable balance of the same name"
 
@@ -443,6 +483,8 @@ def test_a_named_durable_budget_is_shared_and_any_other_belongs_to_its_owner():
         ({"model": "gpt-5*", "provider": "open*"}, "gpt-5", True),
         ({"user": "*"}, "gpt-5", False),  # a call without a user matches no pattern
         ({"job": "night*"}, "gpt-5", True),
+        ({"job": "Night*"}, "gpt-5", False),  # but a job by whatever the user calls it
+        ({"framework": "LangChain", "provider": "OPENAI"}, "gpt-5", True),
         ({"metadata.job": "day*"}, "gpt-5", False),
         ({"model": "gpt-5-2025*"}, None, True),
     ],

@@ -117,6 +117,7 @@ def test_a_float_literal_is_what_it_looks_like(number):
         ("1e-13", "limit is finer than 1e-12 USD: '1e-13'."),
         ("1e-41", "limit is out of range: '1e-41'."),
         ("1e41", "limit is out of range: '1e41'."),
+        ("1e-40", "limit is finer than 1e-12 USD: '1e-40'."),
         (
             "9223372.036854775808",
             "limit is beyond what one balance can hold (9223372.036854775807 USD): '9223372.036854775808'.",

@@ -474,6 +474,35 @@ def test_a_price_declared_for_one_provider_keeps_the_models_own_name():
     assert book.resolved("openai", "my-model", NOW) == "my-model"
 
 
+@pytest.mark.parametrize("kind", ["tool", "retriever", "reranker"])
+def test_the_price_of_one_use_is_no_models_price(kind):
+    book = PriceBook({f"{kind}/Search": Price(request="0.008"), f"{kind}": Price(input="1")})
+    card = book.fee(kind, "Search")
+    assert (dict(card.rates), card.free, dict(card.inherits)) == ({"request_fee": Rate(Decimal("0.008"), 1)}, False, {})
+    assert card.source == Source(kind="user", name=f"prices['{kind}/Search']", model="Search", rule="declared")
+    assert usd(usage(request_fee=1), kind, "Search", book=book) == "0.008"
+    assert book.fee(kind, "search") is book.fee("charge", "Search") is book.own(kind, "Search") is None
+    assert book.own("openai", f"{kind}/Search") is None
+    assert price(usage(input_uncached=1), kind, "Search", book=book).status == "unpriced"
+    assert book.own("openai", kind) is not None, "a model may be called like that"
+
+
+@pytest.mark.parametrize(
+    "value", ["free", Price(input="1"), Price(input="1", request="0"), None, "0.008"], ids=lambda v: str(v)[:40]
+)
+def test_the_price_of_one_use_is_an_amount(value):
+    with pytest.raises(ConfigError) as caught:
+        PriceBook({"tool/search": value})
+    assert caught.value.message == (
+        f"prices['tool/search'] must be what one use costs: Price(request=\"0.008\"), not {value!r}."
+    )
+
+
+def test_a_price_of_other_things_may_name_a_request_too():
+    book = PriceBook({"tool/search": Price(input="1", output="2", request="0.5")})
+    assert dict(book.fee("tool", "search").rates) == {"request_fee": Rate(Decimal("0.5"), 1)}
+
+
 def test_free_is_a_value_with_a_reason_and_covers_every_bucket():
     cost = price(usage(**dict.fromkeys(BUCKETS, 1)), "any", "llama", book=PriceBook({"llama": "free"}))
     assert (cost.status, cost.pico, cost.reason) == ("free", 0, "declared free")

@@ -211,6 +211,37 @@ def test_openai_zeros_are_reported_and_nothing():
             {"input_uncached": 176, "cache_read": 1024, "output_text": 400},
             (),
         ),
+        # a total that its output fills leaves no input, and none is made up
+        ({"completion_tokens": 20, "total_tokens": 20}, {"output_text": 20}, ("inconsistent",)),
+        # a prompt of 0 is 0
+        ({"prompt_tokens": 0, "completion_tokens": 20, "total_tokens": 20}, {"output_text": 20}, ()),
+        # another name for tokens written to a cache; read and written together are the whole prompt
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 1,
+                "prompt_tokens_details": {"cached_tokens": 60, "cache_creation_tokens": 40},
+            },
+            {"cache_read": 60, "cache_write": 40, "output_text": 1},
+            (),
+        ),
+        # realtime: audio without images
+        (
+            {"input_tokens": 20, "output_tokens": 1, "input_token_details": {"audio_tokens": 15}},
+            {"input_uncached": 5, "input_audio": 15, "output_text": 1},
+            (),
+        ),
+        # hidden on top of an answer in sound: 37 - 10 - 20 = 7
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 20,
+                "total_tokens": 37,
+                "completion_tokens_details": {"audio_tokens": 8},
+            },
+            {"input_uncached": 10, "output_text": 12, "output_audio": 8, "output_reasoning": 7},
+            ("inconsistent",),
+        ),
         # rejected predictions are inside completion_tokens
         (
             {
@@ -268,8 +299,14 @@ def test_units_add_up_and_never_go_below_one():
     assert dict(found.with_units({"web_search": 1}).buckets) == {"input_uncached": 1, "output_text": 1, "web_search": 3}
     with pytest.raises(ValueError, match=r"bucket web_search must be a positive int, not -1"):
         found.with_units({"web_search": -3})
-    with pytest.raises(ValueError, match=r"unknown usage bucket 'searches'"):
+    with pytest.raises(ValueError, match=r"unknown usage bucket 'searches'; known: input_uncached, input_audio, "):
         found.with_units({"searches": 1})
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, None])
+def test_a_bucket_holds_a_positive_whole_number(count):
+    with pytest.raises(ValueError, match="bucket output_text must be a positive int"):
+        Usage(buckets={"output_text": count})
 
 
 # -- by hand: Anthropic
@@ -349,6 +386,24 @@ def test_anthropic_usage_without_a_count_is_absent_not_zero(raw):
             {"input_uncached": 55416, "output_text": 133},
             ("compaction",),
         ),
+        # what a compaction wrote to the cache, with a breakdown and without
+        (
+            {
+                "input_tokens": 1,
+                "output_tokens": 1,
+                "iterations": [
+                    {"type": "compaction", "cache_read_input_tokens": 7, "cache_creation_input_tokens": 50},
+                    {
+                        "type": "compaction",
+                        "output_tokens": 2,
+                        "cache_creation_input_tokens": 30,
+                        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 30},
+                    },
+                ],
+            },
+            {"input_uncached": 1, "cache_read": 7, "cache_write_5m": 50, "cache_write_1h": 30, "output_text": 3},
+            ("compaction",),
+        ),
         (
             {"input_tokens": 5, "output_tokens": 6, "iterations": [{"type": "advisor_message", "input_tokens": 2529}]},
             {"input_uncached": 5, "output_text": 6},
@@ -375,6 +430,7 @@ def test_anthropic_terms_that_change_the_price_are_read():
     assert anthropic.read(
         {**counts, "service_tier": "priority", "speed": "fast", "inference_geo": "us"}
     ).terms == Terms(service_tier="priority", speed="fast", inference_geo="us")
+    assert anthropic.read({**counts, "service_tier": 1, "speed": 2, "inference_geo": ["us"]}).terms == Terms()
 
 
 def test_a_stream_is_its_last_word_and_never_a_sum():

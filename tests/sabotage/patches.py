@@ -39,6 +39,9 @@ GOLDENS = "tests/laws/test_goldens.py"
 CONTRACT = "tests/contract/test_ledger.py"
 BUDGET = "tests/laws/test_budget.py"
 SLIPS = "tests/flow/test_slips.py"
+READERS = "tests/laws/test_readers.py"
+BOOKING = "tests/laws/test_booking.py"
+METER = "tests/contract/test_meter.py"
 RECORDINGS = "tests/recordings/test_recordings.py"
 PLAYED = RECORDINGS + "::test_the_ledger_has_what_was_billed"
 CHARGES = "tests/flow/test_charges.py"
@@ -590,6 +593,90 @@ SABOTAGES = (
                 "langchain/failures.py",
                 '    return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)\n',
                 "    return Failure(outcome=None, reason=reason)\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "compaction-writes-dropped",
+        "what a compaction wrote to the cache is not billed",
+        READERS + "::test_anthropic_by_hand",
+        (
+            (
+                "usage/anthropic.py",
+                '                counts.read(entry, "cache_creation_input_tokens"),',
+                "                None,",
+            ),
+        ),
+    ),
+    Sabotage(
+        "cached-prompt-billed-twice",
+        "a prompt that is read and written to the last token is billed once more as fresh",
+        READERS + "::test_openai_shape_by_hand",
+        (
+            (
+                "usage/openai.py",
+                "if cached + written > prompt >= max(cached, written):",
+                "if cached + written >= prompt >= max(cached, written):",
+            ),
+        ),
+    ),
+    Sabotage(
+        "cut-as-complete",
+        "usage seen before a cut is booked as the whole",
+        BOOKING + "::test_usage_seen_before_a_cut_is_a_lower_bound",
+        (
+            (
+                "booking.py",
+                'if cost.status != "free" and (counted or outcome.kind == "cut"):',
+                'if cost.status != "free" and counted:',
+            ),
+        ),
+    ),
+    Sabotage(
+        "asked-model-priced",
+        "the model that was asked for is priced, not the one that answered",
+        BOOKING + "::test_the_model_that_answered_is_priced_and_not_the_one_that_was_asked",
+        (("booking.py", "        model=outcome.response_model or call.model,", "        model=call.model,"),),
+    ),
+    Sabotage(
+        "spool-lost",
+        "what could not be written is never written",
+        METER + "::test_a_settle_that_cannot_be_written_is_kept_and_written_once",
+        (
+            (
+                "meter.py",
+                "            self._spool.add(posting.call.id, lambda: self.ledger.settle(posting, keys=keys, scopes=scopes))\n",
+                "",
+            ),
+        ),
+    ),
+    Sabotage(
+        "unpriced-forgotten",
+        "a model whose answers cannot be priced and hold nothing is sent for ever",
+        METER + "::test_a_model_whose_answer_could_not_be_priced_and_held_nothing_is_refused_from_then_on",
+        (
+            (
+                "meter.py",
+                "            self._unpriced.add((opened.call.provider, opened.call.model))",
+                "            pass",
+            ),
+        ),
+    ),
+    Sabotage(
+        "closed-run-goes-on",
+        "a run that was refused goes on with whatever fits",
+        METER + "::test_a_closed_run_is_refused_and_no_other",
+        (("meter.py", "            raise closed.again()", "            return"),),
+    ),
+    Sabotage(
+        "lost-holds-starve",
+        "holds of dead calls refuse the living",
+        METER + "::test_a_lost_hold_does_not_starve_the_living",
+        (
+            (
+                "meter.py",
+                "            self.ledger.sweep(datetime.now(UTC))  # holds of dead processes must not refuse the living\n",
+                "",
             ),
         ),
     ),

@@ -1,0 +1,186 @@
+"""A body as a provider sends it, its usage object alone, or a stream's events: the same usage each way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ai_budget_callbacks.usage import Terms
+from ai_budget_callbacks.usage.wire import PROVIDERS, Body, read_body
+
+CHAT = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+RESPONSES = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+CLAUDE = {"input_tokens": 100, "output_tokens": 20}
+BOTH = {"input_uncached": 100, "output_text": 20}
+
+
+def buckets(found: Body) -> dict[str, int] | None:
+    return None if found.usage is None else dict(found.usage.buckets)
+
+
+# -- OpenAI's family
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure"])
+@pytest.mark.parametrize("usage", [CHAT, RESPONSES], ids=["chat", "responses"])
+def test_a_body_and_its_usage_object_alone_are_the_same_usage(provider, usage):
+    whole = read_body(provider, {"id": "x", "model": "gpt-4o-2024-08-06", "usage": usage})
+    assert (buckets(whole), whole.model) == (BOTH, "gpt-4o-2024-08-06")
+    assert whole.usage.reader == "openai/1"
+    assert dict(whole.usage.raw) == usage
+    alone = read_body(provider, usage)
+    assert (buckets(alone), alone.model) == (BOTH, None)
+    assert alone.usage == whole.usage
+
+
+@pytest.mark.parametrize(
+    "nothing", [{}, [], None, "text", 7, {"usage": None}, {"usage": {}}, [{}], [None, "x"], [{"usage": None}]], ids=repr
+)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_body_without_usage_is_absent_not_zero(provider, nothing):
+    assert read_body(provider, nothing) == Body(usage=None, model=None)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_body_that_reports_nothing_still_names_its_model(provider):
+    found = read_body(provider, {"model": "gpt-4o", "usage": {}}, service_tier="flex", batch=True, geo="us")
+    assert found == Body(usage=None, model="gpt-4o")
+
+
+@pytest.mark.parametrize("model", [None, "", 7, ["gpt-4o"]], ids=repr)
+@pytest.mark.parametrize(("provider", "usage"), [("openai", CHAT), ("anthropic", CLAUDE)])
+def test_a_model_that_is_no_text_is_no_model(provider, usage, model):
+    found = read_body(provider, {"model": model, "usage": usage})
+    assert (buckets(found), found.model) == (BOTH, None)
+
+
+def test_the_last_report_of_a_chat_stream_holds():
+    first = {"prompt_tokens": 100, "completion_tokens": 3, "total_tokens": 103}
+    stream = [
+        {"model": "gpt-4o", "usage": first},
+        {"model": "gpt-4o-2024-08-06", "usage": CHAT},
+        {"model": "other", "usage": None},
+        "[DONE]",
+    ]
+    found = read_body("openai", stream)
+    assert (buckets(found), found.model) == (BOTH, "gpt-4o-2024-08-06"), "a cumulative report was taken from the middle"
+
+
+def test_events_of_a_responses_stream_carry_the_response_inside():
+    stream = [
+        {"type": "response.created", "response": {"model": "gpt-5", "usage": None}},
+        {"type": "response.output_text.delta", "delta": "Four."},
+        {
+            "type": "response.completed",
+            "response": {
+                "model": "gpt-5-2025-08-07",
+                "service_tier": "flex",
+                "usage": RESPONSES,
+                "output": [{"type": "web_search_call", "action": {"type": "search"}}, {"type": "message"}],
+            },
+        },
+    ]
+    found = read_body("openai", stream)
+    assert buckets(found) == BOTH | {"web_search": 1}
+    assert found.model == "gpt-5-2025-08-07"
+    assert found.usage.terms == Terms(service_tier="flex")
+
+
+def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
+    items = [
+        {"type": "web_search_call"},
+        {"type": "web_search_call"},
+        {"type": "file_search_call"},
+        {"type": "message"},
+    ]
+    found = read_body("openai", {"usage": RESPONSES, "output": items})
+    assert buckets(found) == BOTH | {"web_search": 2, "file_search": 1}
+    assert buckets(read_body("openai", {"usage": RESPONSES, "output": {"type": "web_search_call"}})) == BOTH
+    assert read_body("openai", {"usage": {}, "output": items}).usage is None, (
+        "tool calls beside no usage were taken for all of it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "given", "tier"),
+    [
+        ("priority", "flex", "priority"),
+        ("priority", None, "priority"),
+        (None, "flex", "flex"),
+        ("", "flex", "flex"),
+        (7, None, None),
+        (None, None, None),
+    ],
+)
+def test_the_tier_of_the_body_goes_before_the_one_given(said, given, tier):
+    found = read_body("openai", {"usage": CHAT, "service_tier": said}, service_tier=given)
+    assert found.usage.terms == Terms(service_tier=tier)
+
+
+# -- Anthropic
+
+
+def test_an_anthropic_body_and_its_usage_object_alone_are_the_same_usage():
+    whole = read_body("anthropic", {"id": "msg_1", "model": "claude-sonnet-4-5", "usage": CLAUDE})
+    assert (buckets(whole), whole.model) == (BOTH, "claude-sonnet-4-5")
+    assert whole.usage.reader == "anthropic/1"
+    assert dict(whole.usage.raw) == CLAUDE
+    alone = read_body("anthropic", CLAUDE)
+    assert (buckets(alone), alone.model) == (BOTH, None)
+
+
+def test_an_anthropic_stream_names_its_model_at_the_start_and_its_output_at_the_end():
+    stream: list[Any] = [
+        None,
+        {"type": "ping"},
+        {
+            "type": "message_start",
+            "message": {"model": "claude-sonnet-4-5", "usage": {"input_tokens": 100, "output_tokens": 1}},
+        },
+        {"type": "message_start", "message": {"model": "later"}},
+        {"type": "message_delta", "usage": {"output_tokens": 20}},
+    ]
+    found = read_body("anthropic", stream)
+    assert (buckets(found), found.model) == (BOTH, "claude-sonnet-4-5")
+
+
+# -- what the caller adds
+
+
+def test_notes_of_whoever_stored_the_object_are_no_usage():
+    found = read_body("openai", CHAT | {"_note": "recorded", "_output_items": {"web_search_call": 2}})
+    assert dict(found.usage.raw) == CHAT
+    assert dict(read_body("anthropic", CLAUDE | {"_note": "recorded"}).usage.raw) == CLAUDE
+
+
+@pytest.mark.parametrize(
+    ("body", "asked", "terms"),
+    [
+        ({}, {"batch": True}, Terms(batch=True)),
+        ({"service_tier": "batch"}, {}, Terms(batch=True)),
+        ({"service_tier": "batch"}, {"batch": False}, Terms(batch=True)),
+        ({}, {"service_tier": "priority"}, Terms(service_tier="priority")),
+        ({"service_tier": "standard"}, {"service_tier": "priority"}, Terms(service_tier="standard")),
+        ({"inference_geo": "us"}, {}, Terms(inference_geo="us")),
+        ({}, {"geo": "us"}, Terms(inference_geo="us")),
+        ({"inference_geo": "not_available"}, {"geo": "us"}, Terms(inference_geo="us")),
+        ({"speed": "fast"}, {"batch": True, "geo": "us"}, Terms(speed="fast", batch=True, inference_geo="us")),
+    ],
+)
+def test_terms_the_body_lacks_are_the_callers(body, asked, terms):
+    found = read_body("anthropic", {"usage": CLAUDE | body}, **asked)
+    assert found.usage.terms == terms
+    assert buckets(found) == BOTH
+
+
+def test_a_batch_of_openai_is_said_by_the_caller_alone():
+    assert read_body("openai", CHAT, batch=True).usage.terms == Terms(batch=True)
+    assert read_body("openai", CHAT).usage.terms == Terms()
+
+
+@pytest.mark.parametrize("provider", ["x-ai", "OpenAI", ""])
+def test_a_provider_without_a_reader_is_an_error(provider):
+    with pytest.raises(KeyError) as caught:
+        read_body(provider, CHAT)
+    assert caught.value.args == (provider,)
