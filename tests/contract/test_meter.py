@@ -818,7 +818,8 @@ def test_a_charge_belongs_to_the_blocks_around_it_that_use_this_meter(meter):
     ):
         entry = m.charge("0.25", name="search")
         apart = other.charge("0.5", name="search", user="carol")
-    assert (entry.user, entry.run_id, dict(entry.metadata)) == ("alice", outer.id, {"job": "x"})
+    # the innermost block says whose it is, as for a call; which budgets count it is a matter of the meter
+    assert (entry.user, entry.run_id, dict(entry.metadata)) == ("bob", outer.id, {"job": "x"})
     assert (apart.user, list(m.entries(scope=outer.id))) == ("carol", [entry])
     spent = {b.key.budget.partition("@")[2]: b.spent for b in m.ledger.balances()}
     assert spent[outer.id] == 25 * 10**10

@@ -66,7 +66,7 @@ MUTANTS = {
     "merge: the last estimate counts": Mutant(SQL, "MAX(COALESCE(estimate_pico, :estimate_pico), COALESCE(:estimate_pico, estimate_pico))", ":estimate_pico", "merged_hold"),
     "sweep: not at the moment of expiry": Mutant(SQL, "WHERE expires_at <= ?", "WHERE expires_at < ?", "sweep_books_an_expired"),
     "sweep: only of other processes": Mutant(SQL, "expires_at <= ? OR owner <> ?", "expires_at <= ? AND owner <> ?", "sweep_books_an_expired"),
-    "sweep: the hold is not kept": Mutant(STORE, "booked_tokens=tokens,\n                    keep_hold=True", "booked_tokens=tokens,\n                    keep_hold=False", "sweep_books_an_expired"),
+    "sweep: the hold is not kept": Mutant(STORE, "else 0,\n                    keep_hold=True", "else 0,\n                    keep_hold=False", "sweep_books_an_expired"),
     "keep_hold: forgotten": Mutant(STORE, "max(amount, held) if posting.keep_hold else amount", "amount", "keep_hold"),
     "keep_hold: always": Mutant(STORE, "max(amount, held) if posting.keep_hold else amount", "max(amount, held)", "books_the_truth"),
     "keep_hold: the smaller": Mutant(STORE, "max(amount, held) if posting", "min(amount, held) if posting", "keep_hold"),

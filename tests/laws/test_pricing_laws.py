@@ -498,9 +498,11 @@ def test_the_price_of_one_use_is_an_amount(value):
     )
 
 
-def test_a_price_of_other_things_may_name_a_request_too():
-    book = PriceBook({"tool/search": Price(input="1", output="2", request="0.5")})
+def test_a_price_of_one_use_names_nothing_else_and_what_it_would_never_bill_is_refused():
+    book = PriceBook({"tool/search": Price(request="0.5")})
     assert dict(book.fee("tool", "search").rates) == {"request_fee": Rate(Decimal("0.5"), 1)}
+    with pytest.raises(ConfigError, match="what one use costs"):
+        PriceBook({"tool/search": Price(input="1", output="2", request="0.5")})
 
 
 def test_free_is_a_value_with_a_reason_and_covers_every_bucket():
