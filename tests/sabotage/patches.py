@@ -157,7 +157,7 @@ SABOTAGES = (
         "hold-never-released",
         "a failed call's hold stays for ever",
         OUTCOMES + "::test_an_http_error_costs_nothing",
-        (("meter.py", "            self.ledger.release(opened.booked_as.id)\n", "            pass\n"),),
+        (("meter.py", "            self.ledger.release(opened.booked_as.key)\n", "            pass\n"),),
     ),
     Sabotage(
         "hold-released-twice",
@@ -196,8 +196,8 @@ SABOTAGES = (
         (
             (
                 "langchain/capture.py",
-                "        runs = current_runs()\n        targets",
-                '        import os\n        if os.environ.get("PYTEST_CURRENT_TEST"):\n            return\n        runs = current_runs()\n        targets',
+                "        runs = current_blocks()\n        targets",
+                '        import os\n        if os.environ.get("PYTEST_CURRENT_TEST"):\n            return\n        runs = current_blocks()\n        targets',
             ),
         ),
     ),
@@ -226,8 +226,8 @@ SABOTAGES = (
         (
             (
                 "ledger/sqlite.py",
-                '        key = f"{posting.kind}:{posting.call.id}"\n',
-                '        import uuid\n        key = f"{posting.kind}:{posting.call.id}:{uuid.uuid4()}"\n',
+                '        key = f"{posting.call.kind}:{posting.call.id}"\n',
+                '        import uuid\n        key = f"{posting.call.kind}:{posting.call.id}:{uuid.uuid4()}"\n',
             ),
         ),
     ),
@@ -256,7 +256,7 @@ SABOTAGES = (
         (
             (
                 "booking.py",
-                '    return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)',
+                '    return replace(posting, status="estimated", cost=cost, booked_pico=max(cost.pico, floor))',
                 '    return replace(posting, status="free", cost=replace(cost, pico=0), booked_pico=0, booked_tokens=0)',
             ),
         ),
@@ -280,8 +280,8 @@ SABOTAGES = (
         (
             (
                 "langchain/extract.py",
-                '        return None if usage is None else usage.with_units(_tool_units(message))\n    raw = metadata.get("usage")',
-                '        return None if usage is None else usage.with_units({k: v * (choices - 1) for k, v in usage.buckets.items()})\n    raw = metadata.get("usage")',
+                '        return None if usage is None else usage.with_units(_tool_units(message))\n    raw = None if last_chunk_usage is not None else metadata.get("usage")',
+                '        return None if usage is None else usage.with_units({k: v * (choices - 1) for k, v in usage.buckets.items()})\n    raw = None if last_chunk_usage is not None else metadata.get("usage")',
             ),
         ),
     ),
@@ -337,7 +337,7 @@ SABOTAGES = (
         "run-id-shared",
         "calls at once under one run id become one entry",
         SLIPS,
-        (("scope.py", "is not None and live.mark is not mark:", "is not None and False:"),),
+        (("inflight.py", "is not None and live.mark is not mark:", "is not None and False:"),),
     ),
     Sabotage(
         "schema-not-counted",
