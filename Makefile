@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test check lint typecheck contracts sabotage compat mutate mutate-report bench clean
+.PHONY: help demo test check lint typecheck contracts sabotage compat live record mutate mutate-report bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -44,6 +44,12 @@ contracts: .venv/.dev
 
 sabotage: .venv/.dev  ## break money on purpose, once for each known way; the suite must go red
 	@$(BIN)/python -m tests.sabotage
+
+live: .venv/.dev  ## the real APIs with your own keys, for at most 5 cents; each provider is skipped without its key
+	@$(PYTEST) -q -s tests/live
+
+record: .venv/.dev  ## the same, and keep what they answered as the project's cassettes, without keys and ids
+	@$(PYTEST) -q -s --record-mode=rewrite tests/live
 
 compat: .venv/.dev  ## the oldest, some between and the newest LangChain, each in an environment of its own
 	@$(BIN)/python -m tests.compat

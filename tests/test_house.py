@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,4 +73,16 @@ def test_importing_the_package_loads_no_framework_database_or_price_data():
 def test_no_file_records_a_registry_address():
     for name in ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml"):
         assert not (ROOT / name).exists(), f"{name} records download addresses"
-    assert "://" not in (ROOT / "constraints.txt").read_text()
+    for path in (ROOT / "constraints.txt", *(ROOT / "tests" / "compat").glob("*.txt")):
+        assert "://" not in path.read_text(), path
+
+
+@pytest.mark.parametrize(
+    ("extra", "package", "environment"),
+    [("langchain", "langchain-core", "oldest"), ("demo", "langchain", "early"), ("demo", "langchain-openai", "oldest")],
+)
+def test_the_floors_are_versions_that_make_compat_runs(extra, package, environment):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    floor = next(item.partition(">=")[2] for item in extras[extra] if item.partition(">=")[0] == package)
+    pins = (ROOT / "tests" / "compat" / f"{environment}.txt").read_text()
+    assert f"\n{package}=={floor}" in f"\n{pins}", f"{package}>={floor} is promised, {environment} runs another version"

@@ -28,7 +28,8 @@ PINS = {
     "newest": None,
 }
 SHOWN = ("langchain-core", "langchain", "langgraph", "langchain-openai", "langchain-anthropic")
-# what talks to LangChain, its errors, and what users copy; laws, crashes and the command line do not know of it
+# what talks to LangChain, its errors, and what users copy; laws, crashes and the command line do not know of it, and
+# the recordings are about the readers: their clients follow the newest LangChain
 SUITE = ("tests/flow", "tests/contract", "tests/laws/test_money_errors.py", "README.md")
 
 
@@ -77,7 +78,7 @@ def environment(name: str) -> Path:
         raise RuntimeError(f"venv: {made.stderr[-500:]}")
     _pip(python, "--upgrade", "pip>=25.1")  # --group
     how = ["-c", str(pins)] if pins else ["--upgrade", "--upgrade-strategy", "eager"]
-    _pip(python, *how, "-e", ".[langchain]", "--group", "test", "langchain", "langgraph", "langchain-openai")
+    _pip(python, *how, "-e", ".[langchain]", "--group", "adapter", "langchain", "langgraph", "langchain-openai")
     stamp.write_text(made_from)
     return python
 

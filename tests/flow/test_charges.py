@@ -28,6 +28,10 @@ from ai_budget_callbacks.events import CallRefused, CallReserved, CallSettled
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
 from tests.flow.kit import PICO, audit, chat, read_back
 from tests.support.books import fork, wait
+from tests.support.versions import LACKS_MODEL_ERROR, SAYS_AGENT_BESIDE_METADATA, SAYS_TOOL_CALL_ID, needs
+
+AGENT = "boss" if SAYS_AGENT_BESIDE_METADATA else None
+CALL_IDS = {"call_0", "call_1", "call_2"} if SAYS_TOOL_CALL_ID else {None}
 
 QUESTION = "What is two plus two?"
 ASK = {"messages": [("human", QUESTION)]}
@@ -392,11 +396,11 @@ async def test_tools_of_an_agent_are_charged_where_they_ran(serve, handler, ledg
     )
     books = audit(far, ledger, requests=2, entries=5, usd="0.00054", exact=False)
     charges = [row for row in books.entries if row["kind"] == "charge"]
-    assert sorted(row["tool_call_id"] for row in charges) == ["call_0", "call_1", "call_2"]
+    assert {row["tool_call_id"] for row in charges} == CALL_IDS
     for row in charges:
         found = {name: row[name] for name in ("run_id", "user", "agent", "node", "tool", "framework")}
         assert found == {
-            "run_id": str(run_id), "user": "alice", "agent": "boss", "node": "tools", "tool": "search",
+            "run_id": str(run_id), "user": "alice", "agent": AGENT, "node": "tools", "tool": "search",
             "framework": "langchain",
         }  # fmt: skip
         assert row["metadata"] == {"job": "nightly"}
@@ -707,6 +711,7 @@ def test_a_charge_that_crosses_a_limit_that_raises_closes_its_block(serve, meter
 
 
 def test_a_handlers_charge_that_crosses_is_known_to_the_handler(serve, handler, ledger):
+    needs(LACKS_MODEL_ERROR)
     from langchain_core.exceptions import ModelError
 
     far = serve(ANSWER)
@@ -767,16 +772,16 @@ def test_a_handlers_charge_belongs_to_where_it_was_made(serve, handler, ledger):
     for row in charges:
         found = {name: row[name] for name in ("run_id", "user", "agent", "node", "tool", "model", "framework")}
         assert found == {
-            "run_id": str(run_id), "user": "alice", "agent": "boss", "node": "tools", "tool": "search",
+            "run_id": str(run_id), "user": "alice", "agent": AGENT, "node": "tools", "tool": "search",
             "model": "tavily", "framework": "langchain",
         }  # fmt: skip
         assert row["metadata"] == {"pages": "3"}
-    assert sorted(row["tool_call_id"] for row in charges) == ["call_0", "call_1", "call_2"]
+    assert {row["tool_call_id"] for row in charges} == CALL_IDS
     spent = {row["scope"]: row["spent"] * PICO for row in books.balances if row["unit"] == "usd"}
     assert spent == {
         "[]": 2 * UNIT + Decimal("0.015"),
-        '["boss", "(none)"]': 2 * UNIT,
-        '["boss", "search"]': Decimal("0.015"),
+        f'["{AGENT or "(none)"}", "(none)"]': 2 * UNIT,
+        f'["{AGENT or "(none)"}", "search"]': Decimal("0.015"),
     }
     assert budget.meter.summary(run=str(run_id)).cost_usd == 2 * UNIT + Decimal("0.015")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.flow.trap_table import CASES, run_case
+from tests.support.versions import needs
 
 # one event loop for the table; each case is a task of its own in it
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.trap}: {case.name}")
 async def test_a_trap_ends_on_the_books(tmp_path, case):
+    needs(case.lacks)
     got = await run_case(case, tmp_path / "spend.db")
     assert got.requests == case.requests, f"{got.requests} requests were sent, {case.requests} were expected"
     assert got.billed == case.usd, f"the server billed ${got.billed}, by hand it is ${case.usd}"

@@ -46,6 +46,12 @@ from ai_budget_callbacks.langchain import BudgetCallbackHandler
 from tests.flow import wrapper_table
 from tests.flow.kit import chat, claude, read_back, responses, text_model
 from tests.support.provider import ClaudeReply, FarEnd
+from tests.support.versions import (
+    LACKS_NODE_TIMEOUT,
+    LACKS_V3_EVENTS,
+    LOADS_ALLOWED_ONLY,
+    NAMES_STREAM_ERRORS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -57,6 +63,7 @@ ANSWER = Reply(text="Four.", input_tokens=1000, output_tokens=200)
 NEVER = Reply(text="Four.", input_tokens=1000, output_tokens=200, delay_s=60)  # ends with its server
 DRIP = Reply(text=WORDS, input_tokens=1000, output_tokens=200, chunk_delay_s=0.02)
 SECRET, SPOKEN = "the-patients-name-is-Jane-Roe", "her-diagnosis-is-none-of-your-business"
+ALLOWED = {"allowed_objects": "core"} if LOADS_ALLOWED_ONLY else {}
 PATIENCE_S = 10.0  # for what other threads and tasks do; nothing waits this long when it goes well
 
 
@@ -103,6 +110,7 @@ class Case:
         exact: Whether booked must be the bill; else no less than it.
         saw: What the caller must see.
         server: The far end's class.
+        lacks: Why the installed versions cannot run it, or "".
     """
 
     trap: str
@@ -115,6 +123,7 @@ class Case:
     exact: bool
     saw: str
     server: type[FarEnd]
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,13 +152,14 @@ def case(
     exact: bool = True,
     saw: str = "answered",
     server: type[FarEnd] = FarEnd,
+    lacks: str = "",
 ) -> Callable[[Any], Any]:
     """Register a case; without more it is so many requests, each priced at one answer."""
 
     def add(run: Any) -> Any:
         booked = ("priced",) * requests if statuses is None else statuses
         bill = requests * UNIT if usd is None else Decimal(usd)
-        CASES.append(Case(trap, name, run, reply, requests, tuple(sorted(booked)), bill, exact, saw, server))
+        CASES.append(Case(trap, name, run, reply, requests, tuple(sorted(booked)), bill, exact, saw, server, lacks))
         return run
 
     return add
@@ -177,7 +187,9 @@ def unseen(requests: int = 1, *, status: str = "unknown", saw: str = "answered",
 def name_of(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}({', '.join(map(name_of, error.exceptions))})"
-    return "BudgetExceeded" if isinstance(error, BudgetExceeded) else type(error).__name__
+    # newer versions of langchain-openai raise subclasses of the client's errors, older ones those themselves
+    clients = (kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith("openai"))
+    return "BudgetExceeded" if isinstance(error, BudgetExceeded) else next(clients, type(error).__name__)
 
 
 async def seen(call: Any) -> str:
@@ -283,7 +295,7 @@ def _wrapper(wrapped: wrapper_table.Case) -> None:
     paid = wrapper_table.paid_calls("calls", wrapped)
     usd = str(paid * UNIT)
 
-    @both("2", wrapped.name, wrapper_table.script, requests=paid, usd=usd, saw=f"{wrapped.outcome}, exceeded")
+    @both("2", wrapped.name, wrapper_table.script, requests=paid, usd=usd, saw=f"{wrapped.outcome}, exceeded", lacks=wrapped.lacks)  # fmt: skip
     async def _(world: World, *, is_async: bool) -> str:
         got = await wrapper_table.run_case(wrapped, "calls", "handler", world.far, world.path, is_async=is_async)
         return f"{got.outcome}, {'exceeded' if got.exceeded else 'NOT exceeded'}"
@@ -359,7 +371,7 @@ class SqliteCache(BaseCache):
             row = self._conn.execute(
                 "SELECT value FROM cache WHERE prompt=? AND llm=?", (prompt, llm_string)
             ).fetchone()
-        return None if row is None else [loads(item, allowed_objects="core") for item in json.loads(row[0])]
+        return None if row is None else [loads(item, **ALLOWED) for item in json.loads(row[0])]
 
     def update(self, prompt: str, llm_string: str, return_val: Any) -> None:
         text = json.dumps([dumps(item) for item in return_val])
@@ -679,7 +691,7 @@ async def _(world: World) -> str:
     return said
 
 
-@case("7", "LangGraph node timeout", NEVER, **unseen(saw="NodeTimeoutError"))
+@case("7", "LangGraph node timeout", NEVER, **unseen(saw="NodeTimeoutError", lacks=LACKS_NODE_TIMEOUT))
 async def _(world: World) -> str:
     model = chat(world.far)
 
@@ -764,7 +776,8 @@ async def _(world: World) -> str:
     handler = world.handler(Budget(usd="0.0001", at_limit="raise"), reserve="none")
     said = await cancelled(world, chat(world.far).ainvoke(QUESTION, config={"callbacks": [handler]}))
     await until(lambda: read_back(world.path).entries, "the cancelled call is not on the books")
-    return f"{said}, {'exceeded' if handler.exceeded else 'NOT exceeded'}"
+    await until(lambda: handler.exceeded, "its crossing was not said")  # right after the entry, by another task
+    return f"{said}, exceeded"
 
 
 # -- 8: event streams v3 (end and error for one run), v2
@@ -776,17 +789,17 @@ async def _v3(model: Any, config: Any) -> None:
         pass
 
 
-@case("8", "astream_events v3 to its end", DRIP)
+@case("8", "astream_events v3 to its end", DRIP, lacks=LACKS_V3_EVENTS)
 async def _(world: World) -> str:
     return await seen(_v3(chat(world.far), world.config()))
 
 
-@case("8", "stream_events v3 to its end", DRIP)
+@case("8", "stream_events v3 to its end", DRIP, lacks=LACKS_V3_EVENTS)
 async def _(world: World) -> str:
     return await seen(lambda: list(chat(world.far).stream_events(QUESTION, version="v3", config=world.config())))
 
 
-@case("8", "astream_events v3, the end raises and an error follows", DRIP, saw="exceeded")
+@case("8", "astream_events v3, the end raises and an error follows", DRIP, saw="exceeded", lacks=LACKS_V3_EVENTS)
 async def _(world: World) -> str:
     handler = world.handler(Budget(usd="0.0002", at_limit="raise"), reserve="none")
     await seen(_v3(chat(world.far), {"callbacks": [handler]}))  # langchain-core may swallow the raise
@@ -794,13 +807,13 @@ async def _(world: World) -> str:
     return "exceeded" if handler.exceeded else "NOT exceeded"
 
 
-@case("8", "astream_events v3 refused", saw="answered, BudgetExceeded")
+@case("8", "astream_events v3 refused", saw="answered, BudgetExceeded", lacks=LACKS_V3_EVENTS)
 async def _(world: World) -> str:
     model, config = chat(world.far), world.config(Budget(calls=1))
     return ", ".join([await seen(_v3(model, config)) for _ in range(2)])
 
 
-@case("8", "astream_events v3 broken off, aclose", DRIP, **unseen())
+@case("8", "astream_events v3 broken off, aclose", DRIP, **unseen(lacks=LACKS_V3_EVENTS))
 async def _(world: World) -> str:
     stream = await chat(world.far).astream_events(QUESTION, version="v3", config=world.config())
     async for _ in stream:
@@ -808,7 +821,7 @@ async def _(world: World) -> str:
     return await seen(stream.aclose())
 
 
-@case("8", "astream_events v3 broken off: its producer goes on", DRIP)
+@case("8", "astream_events v3 broken off: its producer goes on", DRIP, lacks=LACKS_V3_EVENTS)
 async def _(world: World) -> str:
     stream = await chat(world.far).astream_events(QUESTION, version="v3", config=world.config())
     async for _ in stream:
@@ -817,7 +830,7 @@ async def _(world: World) -> str:
     return "answered"
 
 
-@case("8", "stream_events v3 broken off", DRIP, **unseen())
+@case("8", "stream_events v3 broken off", DRIP, **unseen(lacks=LACKS_V3_EVENTS))
 async def _(world: World) -> str:
     """Nothing closes it: langchain-core 1.8.3 fires no event for a sync v3 stream that is dropped."""
     stream = chat(world.far).stream_events(QUESTION, version="v3", config=world.config())
@@ -828,7 +841,7 @@ async def _(world: World) -> str:
     return "answered"
 
 
-@both("8", "(a)stream_events v3 of an agent", DRIP)
+@both("8", "(a)stream_events v3 of an agent", DRIP, lacks=LACKS_V3_EVENTS)
 async def _(world: World, *, is_async: bool) -> str:
     agent, given = create_agent(chat(world.far), []), {"messages": [("human", QUESTION)]}
     if not is_async:
@@ -1213,19 +1226,17 @@ async def _(world: World, *, is_async: bool) -> str:
 CUT = Reply(text=WORDS, cut_after_chunks=6, chunk_delay_s=0.01, **PAID)
 
 
-@both("3.5", "connection dies mid-stream", CUT, **unseen(status="estimated", saw="OpenAIConnectionError"))
+@both("3.5", "connection dies mid-stream", CUT, **unseen(status="estimated", saw="APIConnectionError" if NAMES_STREAM_ERRORS else "RemoteProtocolError"))  # fmt: skip
 async def _(world: World, *, is_async: bool) -> str:
     return await seen(read(stream_of(chat(world.far), world.config(), is_async=is_async), is_async=is_async))
 
 
-@both(
-    "3.5", "connection dies before the body", Reply(cut_after_chunks=0, **PAID), **unseen(saw="OpenAIConnectionError")
-)
+@both("3.5", "connection dies before the body", Reply(cut_after_chunks=0, **PAID), **unseen(saw="APIConnectionError"))
 async def _(world: World, *, is_async: bool) -> str:
     return await seen(ask(chat(world.far), world.config(), is_async=is_async))
 
 
-@both("3.5", "client read timeout", NEVER, **unseen(saw="OpenAITimeoutError"))
+@both("3.5", "client read timeout", NEVER, **unseen(saw="APITimeoutError"))
 async def _(world: World, *, is_async: bool) -> str:
     return await seen(ask(chat(world.far, timeout=0.5), world.config(), is_async=is_async))
 
@@ -1236,8 +1247,8 @@ def _http(status: int, error: str) -> None:
         return await seen(ask(chat(world.far), world.config(), is_async=is_async))
 
 
-_http(429, "OpenAIRateLimitError")
-_http(500, "OpenAIAPIError")
+_http(429, "RateLimitError")
+_http(500, "InternalServerError")
 
 
 class BreaksOff(FarEnd):
@@ -1298,14 +1309,14 @@ def second_fails(request: Any) -> Reply:
     return Reply(status=500) if request.body["messages"][-1]["content"] == "b" else ANSWER
 
 
-@case("3.5", "generate of 3, the second fails", second_fails, requests=2, statuses=("unknown",) * 2, usd=UNIT, exact=False, saw="OpenAIAPIError")  # fmt: skip
+@case("3.5", "generate of 3, the second fails", second_fails, requests=2, statuses=("unknown",) * 2, usd=UNIT, exact=False, saw="InternalServerError")  # fmt: skip
 async def _(world: World) -> str:
     """Prompts go out one after another: the first was paid and gets no end event, the third was never sent."""
     model, callbacks = chat(world.far), [world.handler()]
     return await seen(lambda: model.generate(prompts(), callbacks=callbacks))
 
 
-@case("3.5", "agenerate of 3, the second fails", second_fails, requests=3, statuses=("unknown", "unknown", "+priced", "+priced"), usd=2 * UNIT, saw="OpenAIAPIError")  # fmt: skip
+@case("3.5", "agenerate of 3, the second fails", second_fails, requests=3, statuses=("unknown", "unknown", "+priced", "+priced"), usd=2 * UNIT, saw="InternalServerError")  # fmt: skip
 async def _(world: World) -> str:
     """The others' ends come after its error."""
     return await seen(chat(world.far).agenerate(prompts(), callbacks=[world.handler()]))
@@ -1407,9 +1418,9 @@ def counted(statuses: tuple[str, ...]) -> str:
 async def _print_table() -> int:
     columns = "{:<4} {:<62} {:>4} {:>7}  {:<28} {:>5} {:>8}  {}"
     print(columns.format("trap", "case", "sent", "entries", "statuses", "holds", "booked/b", "the caller saw"))
-    wrong = 0
+    wrong, cases = 0, [item for item in CASES if not item.lacks]
     with tempfile.TemporaryDirectory() as folder:
-        for number, item in enumerate(CASES):
+        for number, item in enumerate(cases):
             try:
                 got = await run_case(item, Path(folder) / f"{number}.db")
             except AssertionError as error:
@@ -1422,7 +1433,7 @@ async def _print_table() -> int:
             statuses = counted(got.statuses)
             cells = (item.trap, item.name, got.requests, len(got.statuses), statuses, got.holds, ratio(got), got.saw)
             print(columns.format(*cells) + ("" if right else "   <-- WRONG"))
-    print(f"{len(CASES) - wrong} of {len(CASES)} as they must be")
+    print(f"{len(cases) - wrong} of {len(cases)} as they must be")
     return wrong
 
 

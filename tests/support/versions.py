@@ -12,6 +12,8 @@ from typing import Any
 
 import anthropic.resources
 import langchain_core.exceptions
+import langchain_core.load
+import langchain_openai.chat_models.base
 import pytest
 from langchain.agents import middleware
 from langchain_core.language_models import BaseChatModel
@@ -28,10 +30,14 @@ __all__ = [
     "LACKS_CLAUDE_SPEED",
     "LACKS_DEFAULT_RETRY_ON",
     "LACKS_ERROR_HANDLER",
+    "LACKS_MERGED_CONFIG",
     "LACKS_MODEL_ERROR",
+    "LACKS_NODE_TIMEOUT",
     "LACKS_SPARED_REFUSALS",
     "LACKS_SUMMARY_TRIGGER",
     "LACKS_V3_EVENTS",
+    "LOADS_ALLOWED_ONLY",
+    "NAMES_STREAM_ERRORS",
     "SAYS_AGENT",
     "SAYS_AGENT_BESIDE_METADATA",
     "SAYS_TOOL_CALL_ID",
@@ -71,8 +77,11 @@ LACKS_SUMMARY_TRIGGER = lacks(
     "langchain", "SummarizationMiddleware(trigger=)", has=_takes(middleware.SummarizationMiddleware, "trigger")
 )
 LACKS_ERROR_HANDLER = lacks("langgraph", "add_node(error_handler=)", has=_takes(StateGraph.add_node, "error_handler"))
+LACKS_MERGED_CONFIG = lacks(
+    "langgraph", "configs of its own merged with those of the run around it", has=_since("langgraph", 1, 2, 4)
+)
+LACKS_NODE_TIMEOUT = lacks("langgraph", "add_node(timeout=)", has=_takes(StateGraph.add_node, "timeout"))
 LACKS_V3_EVENTS = lacks("langchain-core", 'astream_events(version="v3")', has=hasattr(BaseChatModel, "stream_events"))
-
 LACKS_CLAUDE_SPEED = lacks("anthropic", "create(speed=)", has=_takes(anthropic.resources.Messages.create, "speed"))
 LACKS_MODEL_ERROR = lacks("langchain-core", "ModelError", has=hasattr(langchain_core.exceptions, "ModelError"))
 LACKS_SPARED_REFUSALS = lacks(
@@ -83,7 +92,11 @@ LACKS_SPARED_REFUSALS = lacks(
 """Whether ModelRetry, ToolRetry and Summarization retry refusals: before langchain-core 1.6 or langchain 1.3.16."""
 SAYS_AGENT = _since("langchain", 1, 2, 4)
 """Whether `create_agent(name=)` reaches the metadata of its model calls."""
-SAYS_AGENT_BESIDE_METADATA = SAYS_AGENT and _since("langgraph", 1, 2, 4)
-"""Whether it does where the caller gives metadata too: older ones put that in its place."""
+SAYS_AGENT_BESIDE_METADATA = SAYS_AGENT and not LACKS_MERGED_CONFIG
+"""Whether it does where the caller gives metadata too: older graphs put that in its place."""
 SAYS_TOOL_CALL_ID = _since("langchain-core", 1, 1, 2)
 """Whether a tool's start event has its `tool_call_id`."""
+NAMES_STREAM_ERRORS = hasattr(langchain_openai.chat_models.base, "OpenAIConnectionError")
+"""Whether a connection that dies in a stream is the client's error, or what httpx raised."""
+LOADS_ALLOWED_ONLY = _takes(langchain_core.load.loads, "allowed_objects")
+"""Whether `loads` takes (and warns without) a list of what it may make."""
