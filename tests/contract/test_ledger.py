@@ -381,9 +381,10 @@ def test_a_charge_whose_id_is_used_again_is_another_charge(ledger):
 
 
 def test_the_hold_of_a_charge_is_swept_as_a_charge(ledger):
-    """On USD balances only: a lost fee is no call. Where it was made is not forgotten."""
+    """A lost fee is no call, and where it was made is not forgotten."""
     path = (("r1", "boss"), ("t1", "search"))
-    ledger.reserve(claim(fee(run_id="run-1", tool="search", path=path), want(USD, 8, LIMIT), expires=NOW, pico=8))
+    lost = fee(run_id="run-1", tool="search", path=path)
+    ledger.reserve(claim(lost, want(USD, 8, LIMIT), want(CALLS, 0, 9), expires=NOW, pico=8))
     ledger.reserve(claim("a", want(USD, 50, LIMIT), want(CALLS, 1, 9), pico=50))
     (entry,) = ledger.sweep(NOW)
     assert (entry.kind, entry.status, entry.call_id) == ("charge", "unknown", "a")
