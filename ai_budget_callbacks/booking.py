@@ -81,10 +81,12 @@ def book_outcome(
     usage = outcome.usage
     if usage is not None and not usage.nothing:
         usage, counted = _complete(usage, outcome, call)
-        return _measured(draft, usage, outcome, book, policy, counted=counted)
-    if outcome.kind == "unknown":
+        posting = _measured(draft, usage, outcome, book, policy, counted=counted)
+    elif outcome.kind == "unknown":
         return _unknown(draft, admission, policy)
-    return _counted(draft, outcome, admission, policy)
+    else:
+        posting = _counted(draft, outcome, admission, policy)
+    return _bounded(posting, admission, policy) if outcome.kind == "cut" else posting
 
 
 def _complete(usage: Usage, outcome: Outcome, call: Call) -> tuple[Usage, bool]:
@@ -166,9 +168,19 @@ def _counted(draft: Posting, outcome: Outcome, admission: Admission, policy: Pol
         return replace(posting, status="free", cost=cost, booked_pico=0)
     if not cost.pico:
         return replace(posting, status="unpriced", keep_hold=True)
-    # what was seen of a cut answer bounds nothing, and there may be no hold that does
-    floor = (admission.estimate.usd_pico or 0) if outcome.kind == "cut" else 0
-    return replace(posting, status="estimated", cost=cost, booked_pico=max(cost.pico, floor))
+    return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)
+
+
+def _bounded(posting: Posting, admission: Admission, policy: Policy) -> Posting:
+    """A cut answer whose hold, if it has one, was not made from its estimate: what was seen of it bounds nothing."""
+    if posting.status != "estimated" or policy.reserve in {"expected", "worst_case"}:
+        return posting
+    estimate = admission.estimate
+    return replace(
+        posting,
+        booked_pico=max(posting.booked_pico or 0, estimate.usd_pico or 0),
+        booked_tokens=max(posting.booked_tokens, estimate.tokens),
+    )
 
 
 def _tokens(text_bytes: int) -> int:

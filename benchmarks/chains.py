@@ -30,6 +30,12 @@ _PEERS = {
 }
 
 
+def _chunks() -> Iterator[ChatGenerationChunk]:
+    for _ in range(CHUNKS - 1):
+        yield ChatGenerationChunk(message=AIMessageChunk("word "))
+    yield ChatGenerationChunk(message=AIMessageChunk("word ", usage_metadata=_USAGE, response_metadata=_SAID))
+
+
 class Instant(BaseChatModel):
     """Answers at once, whole or in 100 chunks, with usage as OpenAI reports it."""
 
@@ -47,12 +53,7 @@ class Instant(BaseChatModel):
     def _stream(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        for index in range(CHUNKS):
-            last = index == CHUNKS - 1
-            message = AIMessageChunk(
-                "word ", usage_metadata=_USAGE if last else None, response_metadata=_SAID if last else {}
-            )
-            chunk = ChatGenerationChunk(message=message)
+        for chunk in _chunks():
             if run_manager:
                 run_manager.on_llm_new_token("word ", chunk=chunk)
             yield chunk
@@ -60,12 +61,7 @@ class Instant(BaseChatModel):
     async def _astream(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for index in range(CHUNKS):
-            last = index == CHUNKS - 1
-            message = AIMessageChunk(
-                "word ", usage_metadata=_USAGE if last else None, response_metadata=_SAID if last else {}
-            )
-            chunk = ChatGenerationChunk(message=message)
+        for chunk in _chunks():
             if run_manager:
                 await run_manager.on_llm_new_token("word ", chunk=chunk)
             yield chunk

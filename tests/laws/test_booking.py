@@ -62,6 +62,21 @@ MEASURED = usage(
 )  # 14 + 14 = 28 million pico-dollars
 
 
+NONE = Policy(reserve="none", on_unpriced="refuse")
+
+
+@pytest.mark.parametrize("policy", [NONE, Policy(reserve=1, on_unpriced="refuse")], ids=["none", "an amount"])
+@pytest.mark.parametrize("found", [None, MEASURED], ids=["seen", "measured"])
+def test_a_cut_answer_that_no_hold_bounds_is_booked_at_no_less_than_its_estimate(found, policy):
+    posting = book(answer(found, kind="cut", output_bytes=5), policy=policy)
+    assert booked(posting) == ("estimated", ESTIMATE, INPUT + OUTPUT, True)
+
+
+def test_a_cut_answer_that_was_more_than_its_estimate_is_booked_at_that():
+    posting = book(answer(usage(input_uncached=1_000, output_text=200), kind="cut"), policy=NONE)
+    assert booked(posting) == ("estimated", 1_400 * M, 1_200, True)
+
+
 # -- an answer with usage
 
 

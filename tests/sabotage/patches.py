@@ -256,7 +256,7 @@ SABOTAGES = (
         (
             (
                 "booking.py",
-                '    return replace(posting, status="estimated", cost=cost, booked_pico=max(cost.pico, floor))',
+                '    return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)',
                 '    return replace(posting, status="free", cost=replace(cost, pico=0), booked_pico=0, booked_tokens=0)',
             ),
         ),
@@ -677,6 +677,18 @@ SABOTAGES = (
                 "meter.py",
                 "            self.ledger.sweep(datetime.now(UTC))  # holds of dead processes must not refuse the living\n",
                 "",
+            ),
+        ),
+    ),
+    Sabotage(
+        "cut-unbounded",
+        "a stream closed early is booked at what was seen where nothing was held: fifty on a budget for five",
+        "tests/laws/test_booking.py::test_a_cut_answer_that_no_hold_bounds_is_booked_at_no_less_than_its_estimate",
+        (
+            (
+                "booking.py",
+                'admission, policy) if outcome.kind == "cut" else posting',
+                "admission, policy) if False else posting",
             ),
         ),
     ),
