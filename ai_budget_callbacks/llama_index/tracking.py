@@ -203,11 +203,13 @@ def _drop(span: Span, error: BaseException) -> None:
 
 
 def _unread(report: Report, lazy: bool) -> None:  # noqa: FBT001 - finalize calls it
-    """A stream was dropped; one that nobody read from gets no end event."""
+    """A stream is dropped. One that nobody read from gets no end event, an async one may get it too late."""
     if not report.is_open:
         return
     for gate in report.gates:
-        if lazy and report.last is None:
+        if report.last is not None:
+            gate.fail(report, GeneratorExit())
+        elif lazy:
             gate.end(report, lambda _: None, "its stream was dropped unread, and it sends when it is read")
         else:
             reason = "its stream was dropped unread"

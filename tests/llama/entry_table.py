@@ -145,9 +145,7 @@ way("apredict_and_call")(lambda world: world.chat.apredict_and_call([kit.look_up
 way("structured_predict")(lambda world: world.chat.structured_predict(City, PROMPT, topic="a"))
 way("astructured_predict")(lambda world: world.chat.astructured_predict(City, PROMPT, topic="a"))
 way("stream_structured_predict")(lambda world: _all(world.chat.stream_structured_predict(City, PROMPT, topic="a")))
-way("astream_structured_predict")(
-    lambda world: _all_of(world.chat.astream_structured_predict(City, PROMPT, topic="a"))
-)
+way("astream_structured_predict")(lambda world: _all_of(world.chat.astream_structured_predict(City, PROMPT, topic="a")))
 way("structured_predict by a function", requests=1)(
     lambda world: kit.chat(
         world.far, *world.gates, pydantic_program_mode=PydanticProgramMode.FUNCTION
@@ -370,7 +368,9 @@ class Seen:
 def go(way_in: Way, installation: str, ledger: Path, *, used_up: bool) -> Seen:
     """Go a way under an installation, with room for everything or with a budget of one call that is used up."""
     with FarEnd(way_in.reply) as far:
-        budgets = [Budget(calls=1, name="one")] if used_up else [Budget(usd="1", name="room"), Budget(calls=99, name="n")]
+        budgets = (
+            [Budget(calls=1, name="one")] if used_up else [Budget(usd="1", name="room"), Budget(calls=99, name="n")]
+        )
         meter = Meter(budgets, ledger=ledger)
         handler = BudgetCallbackHandler(meter)
         try:
@@ -436,7 +436,11 @@ async def _awaited(made: Any) -> Any:
 def main() -> None:
     """Print the table."""
     logging.disable(logging.CRITICAL)
-    print("| way in | requests | entries | statuses |", " | ".join(f"after the limit, {name}" for name in INSTALLATIONS), "|")
+    print(
+        "| way in | requests | entries | statuses |",
+        " | ".join(f"after the limit, {name}" for name in INSTALLATIONS),
+        "|",
+    )
     print("|---|---|---|---|" + "---|" * len(INSTALLATIONS))
     names = sys.argv[1:]
     for way_in in WAYS:

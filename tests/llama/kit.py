@@ -74,7 +74,9 @@ def _is_result(message: dict[str, Any]) -> bool:
     if message.get("role") == "tool" or message.get("type") == "function_call_output":
         return True
     content = message.get("content")
-    return isinstance(content, list) and any(isinstance(part, dict) and part.get("type") == "tool_result" for part in content)
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type") == "tool_result" for part in content
+    )
 
 
 def _managed(options: dict[str, Any], gates: Any) -> dict[str, Any]:
