@@ -156,12 +156,15 @@ class GateHandler(BaseCallbackHandler):
         """
         self._reports[report.id] = report
         report.gates.append(self)
-        if report.call_id in self._ongoing:
-            return  # a report inside another one that this gate was told of
         try:
             targets = with_marked(targets, self._join(report))
-            call = self._call(report, start, runs, targets[0].meter)
-            self._admit(report, call, targets, runs, start)
+            if targets:
+                call = self._call(report, start, runs, targets[0].meter)
+                outer = self._ongoing.get(report.call_id)
+                if outer is None:
+                    self._admit(report, call, targets, runs, start)
+                else:
+                    self._take_over(outer, report, call, targets, runs)
         except AIBudgetError as error:
             if isinstance(error, Refusal):
                 self.note(error)
@@ -227,6 +230,20 @@ class GateHandler(BaseCallbackHandler):
         self._ongoing[call.id] = ongoing
         if wrapper:
             ongoing.mark = leave_mark(call.id, "llama_index", report.origin, handed)
+
+    def _take_over(
+        self, outer: _Ongoing, report: Report, call: Call, targets: Sequence[Target], runs: tuple[Block, ...]
+    ) -> None:
+        """A report inside another one: where it is of another model, that one is asked, held for and booked."""
+        if outer.mark is not None:
+            outer.mark.taken_by = report.id
+        if (outer.call.provider, outer.call.model) == (call.provider, call.model):
+            return
+        forget = functools.partial(self._ongoing.pop, call.id, None)
+        found = [(item.meter, begin(call, item, runs, mark=report.origin, forget=forget)) for item in targets]
+        outer.opened[:0] = found  # settled first
+        outer.call = call
+        outer.hidden_reasoning |= reasons_out_of_sight(call.provider, call.model)
 
     # -- ends
 

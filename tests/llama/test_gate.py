@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 from llama_index.core import PromptTemplate, Settings, get_response_synthesizer
-from llama_index.core.base.llms.types import ChatResponse, LLMMetadata
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse, LLMMetadata
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
-from llama_index.core.llms import LLM, ChatMessage
-from llama_index.core.llms.callbacks import llm_chat_callback
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.llms import LLM, ChatMessage, CustomLLM
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
+from llama_index.llms.anthropic import Anthropic
+from pydantic import PrivateAttr
 
 from ai_budget_callbacks import Budget, BudgetExceeded, Price, PriceUnknown, track
 from ai_budget_callbacks.demo.loopback import Reply
@@ -363,34 +366,42 @@ def test_calls_of_a_model_without_decorators_use_up_the_budget_of_the_others(ser
     audit(far, ledger, requests=1, entries=1, exact=False)
 
 
+class Slow(Anthropic):
+    """Waits before it formats its prompt."""
+
+    _reached: Any = PrivateAttr(default_factory=threading.Event)
+    _go_on: Any = PrivateAttr(default_factory=threading.Event)
+
+    @get_dispatcher(__name__).span
+    def structured_predict(self, output_cls, prompt, llm_kwargs=None, **prompt_args):
+        self._reached.set()
+        assert self._go_on.wait(10)
+        return super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+
+
 def test_a_refused_structured_call_does_not_stop_another_one_with_the_same_prompt(serve, meter, ledger):
     far = serve(Reply(text='{"name": "Bonn"}', **PAID))
-    prompt, own, together = PromptTemplate("Name a city: {topic}"), meter(), threading.Barrier(2, timeout=10)
-    refused, seen = [], []
+    prompt, own, refused = PromptTemplate("Name a city: {topic}"), meter(), []
+    slow = Slow(base_url=far.anthropic_url, api_key="sk-loopback", model="claude-sonnet-4-5", max_retries=0)
 
     def limited():
         with suppress(BudgetExceeded), track(Budget(calls=1), meter=own):
-            model = claude(far)
-            model.structured_predict(City, prompt, topic="a")
-            together.wait()
+            claude(far).structured_predict(City, prompt, topic="a")
             try:
-                model.structured_predict(City, prompt, topic="a")
+                slow.structured_predict(City, prompt, topic="a")
             except BudgetExceeded:
                 refused.append(1)
 
-    def free():
-        with track(Budget(calls=50), meter=own):
-            together.wait()
-            for _ in range(5):
-                seen.append(claude(far).structured_predict(City, prompt, topic="a"))
-
-    threads = [threading.Thread(target=limited), threading.Thread(target=free)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (len(refused), len(seen)) == (1, 5)
-    audit(far, ledger, requests=6, entries=6, exact=False)
+    thread = threading.Thread(target=limited)
+    thread.start()
+    assert slow._reached.wait(10)
+    assert "format_messages" in vars(prompt), "the refusal waits in the prompt"
+    with track(Budget(calls=5), meter=own):
+        assert claude(far).structured_predict(City, prompt, topic="a") == City(name="Bonn")
+    slow._go_on.set()
+    thread.join()
+    assert refused == [1]
+    audit(far, ledger, requests=2, entries=2, exact=False)
     assert "format_messages" not in vars(prompt), "the prompt is left as it was"
 
 
@@ -418,3 +429,63 @@ def test_the_worst_case_of_a_native_structured_call_is_not_the_limit_it_ignores(
     with pytest.raises(BudgetExceeded), track(Budget(usd="0.12"), meter=meter(reserve="worst_case")):
         claude(far, max_tokens=10).structured_predict(City, PromptTemplate("x"))
     audit(far, ledger, requests=0, entries=0, usd="0")
+
+
+# -- one model inside another
+
+
+class AsksTwice(CustomLLM):
+    """A LlamaIndex model that asks another one twice for one answer."""
+
+    inner: Any = None
+
+    @property
+    def metadata(self):
+        return LLMMetadata(model_name="gpt-4o-mini")
+
+    @llm_completion_callback()
+    def complete(self, prompt, formatted=False, **kwargs):
+        self.inner.complete(prompt)
+        return CompletionResponse(text=self.inner.complete(prompt).text)
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt, formatted=False, **kwargs):
+        raise NotImplementedError
+
+
+def test_a_model_that_asks_another_one_twice_is_two_requests(serve, meter, ledger):
+    far = serve(ANSWER)
+    own = meter([Budget(calls=5)])
+    with track(meter=own):
+        AsksTwice(inner=chat(far)).complete(QUESTION)
+    books = audit(far, ledger, requests=2, entries=2, usd="0.00054")
+    assert books.spent("calls") == [2]
+
+
+class Router(AsksTwice):
+    """A model of one's own around another one, once."""
+
+    @llm_completion_callback()
+    def complete(self, prompt, formatted=False, **kwargs):
+        return CompletionResponse(text=self.inner.complete(prompt).text)
+
+    @property
+    def metadata(self):
+        return LLMMetadata(model_name="router")
+
+
+def test_a_model_around_another_one_is_priced_as_that_one(serve, meter, ledger):
+    far = serve(ANSWER)
+    with track(Budget(usd="0.50"), meter=meter(prices={"router": "free"})) as run:
+        Router(inner=chat(far)).complete(QUESTION)
+    books = audit(far, ledger, requests=1, entries=1, usd="0.00027")
+    assert (books.one()["provider"], books.one()["model"], books.one()["status"]) == ("openai", "gpt-4o-mini", "priced")
+    assert books.spent() == [run.summary().cost_usd]
+
+
+def test_a_free_model_around_another_one_does_not_pass_its_limit(serve, meter, ledger):
+    far = serve(ANSWER)
+    with pytest.raises(BudgetExceeded), track(Budget(usd="0.00027"), meter=meter(prices={"router": "free"})):
+        for _ in range(3):
+            Router(inner=chat(far)).complete(QUESTION)
+    audit(far, ledger, requests=1, entries=1, usd="0.00027")

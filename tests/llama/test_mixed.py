@@ -128,6 +128,21 @@ def test_a_wrapper_that_asks_twice_is_two_requests(serve, meter, ledger, registe
     audit(far, ledger, requests=2, entries=2, usd="0.00054")
 
 
+class AsksTogether(OverLangChain):
+    """Two questions at once."""
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return CompletionResponse(text=str(self.model.batch([prompt, prompt])[0].content))
+
+
+def test_a_wrapper_that_asks_two_at_once_is_two_requests(serve, meter, ledger, registered):
+    far = serve(Reply(text="Four.", input_tokens=1000, output_tokens=200, delay_s=0.2))
+    with track(Budget(calls=5), meter=meter()):
+        AsksTogether(model=_langchain(far)).complete(QUESTION)
+    audit(far, ledger, requests=2, entries=2, usd="0.00054")
+
+
 def test_a_wrapper_without_a_price_of_its_own_leaves_the_price_to_what_it_wraps(serve, meter, ledger, registered):
     far = serve(ANSWER)
     model = OverLangChain(model=_langchain(far), called="router")
