@@ -6,7 +6,7 @@ nobody can say what it costs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
@@ -47,9 +47,9 @@ class Admission:
         attached: Budgets the call touches, in the order of `wants`.
         wants: One for each of them.
         estimate: Sizes and price of the call.
-        card: The card that is expected to apply, or None without a price.
+        card: The card that is expected to apply, or None without a price; it may lack a rate that the call needs.
         held_pico: What is held on each USD balance.
-        unpriced: Why there is no price, or None.
+        unpriced: Why there is no (whole) price, or None.
     """
 
     attached: tuple[Attached, ...]
@@ -82,13 +82,18 @@ def admit(
         found = book.card(call.provider, call.model, Terms(), at)  # a tier may be refused by the provider itself
     card = found if isinstance(found, RateCard) else None
     unpriced = found.reason if isinstance(found, Unpriced) else None
+    lacks = card.lacks(output=call.request.output) if card is not None else ()
+    if lacks:
+        unpriced = messages.not_whole(call, lacks)
     if card is not None and card.free:
         attached = [item for item in attached if item.budget.unit != "usd"]
     usd_stops = next((item.budget for item in attached if item.budget.unit == "usd" and item.budget.stops), None)
     if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse":
-        raise PriceUnknown(messages.price_unknown(call, unpriced), budget=usd_stops)
+        raise PriceUnknown(messages.price_unknown(call, unpriced, lacks), budget=usd_stops)
     estimate = _estimate(call, attached, card, book, policy, learned)
-    held_pico = _held_pico(estimate, policy, priced=card is not None)
+    if lacks:
+        estimate = replace(estimate, floor_pico=None)  # input alone is not the least that a call is worth
+    held_pico = _held_pico(estimate, policy, priced=unpriced is None)
     wants = tuple(_want(item, call, resolved, estimate, held_pico, policy) for item in attached)
     return Admission(
         attached=tuple(attached),
@@ -178,7 +183,7 @@ def _estimate(
 def _held_pico(estimate: Estimate, policy: Policy, *, priced: bool) -> int | None:
     reserved = policy.reserve if isinstance(policy.reserve, int) else 0
     if not priced and isinstance(policy.on_unpriced, int):
-        return max(reserved, policy.on_unpriced)
+        return max(reserved, policy.on_unpriced, estimate.usd_pico or 0)
     if policy.reserve == "none" or reserved:
         return reserved
     return estimate.usd_pico if priced else None

@@ -41,7 +41,7 @@ def charge_call(kind: str, name: str, who: Who, *, charge_id: str | None = None,
         model=name,
         started_at=datetime.now(UTC),
         who=who,
-        request=Request(messages=0),
+        request=Request(messages=0, output=False),
     )
 
 

@@ -267,7 +267,11 @@ class Meter:
         posting = book_outcome(
             opened.booked_as, outcome, opened.admission, self.prices, self.policy, store_content=self.store_content
         )
-        if posting.status == "unpriced" and posting.booked_pico is None and not opened.admission.held_pico:
+        if (
+            posting.status == "unpriced"
+            and not isinstance(self.policy.on_unpriced, int)
+            and not opened.admission.held_pico
+        ):
             self._unpriced.add((opened.call.provider, opened.call.model))
         keys = tuple(want.key for want in opened.admission.wants)
         scopes = opened.scopes
@@ -404,7 +408,7 @@ class Meter:
         if admission.unpriced is not None:
             self.say(
                 f"unpriced {call.provider} {call.model}",
-                f"No price is known for {call.model!r} of {call.provider!r}; its calls are recorded without a cost.",
+                messages.recorded_unpriced(call, None if admission.card is None else admission.unpriced),
                 every_s=float("inf"),
             )
 

@@ -48,6 +48,7 @@ CHARGES = "tests/flow/test_charges.py"
 METERED = "tests/flow/test_metered.py"
 CARRY = "tests/flow/test_carry.py"
 CONVERGENCE = "tests/flow/test_convergence.py"
+NEWCOMER = "tests/flow/test_newcomer.py"
 
 
 def trap(name: str) -> str:
@@ -248,6 +249,35 @@ SABOTAGES = (
         "a model without a price is sent under a USD budget",
         OUTCOMES + "::test_a_model_without_a_price_is_refused_before_sending",
         (("admission.py", 'and policy.on_unpriced == "refuse":', 'and policy.on_unpriced == "never":'),),
+    ),
+    Sabotage(
+        "output-rate-forgotten",
+        "a chat model whose price has no output is sent and held like an embedding",
+        NEWCOMER + "::test_a_chat_model_whose_price_is_not_whole_is_refused",
+        (
+            (
+                "admission.py",
+                "lacks = card.lacks(output=call.request.output) if card is not None else ()",
+                "lacks: tuple[str, ...] = ()",
+            ),
+        ),
+    ),
+    Sabotage(
+        "priced-part-lost",
+        "of an unpriced answer the part that has a price is not booked",
+        NEWCOMER + "::test_of_an_unpriced_answer_at_least_the_priced_part_is_booked",
+        (
+            (
+                "booking.py",
+                "return replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)",
+                "return replace(posting, booked_pico=_allowed(policy), keep_hold=True)",
+            ),
+            (
+                "admission.py",
+                "max(reserved, policy.on_unpriced, estimate.usd_pico or 0)",
+                "max(reserved, policy.on_unpriced)",
+            ),
+        ),
     ),
     Sabotage(
         "missing-usage-free",
