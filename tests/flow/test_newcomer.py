@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
+import subprocess
+import sys
 from decimal import Decimal
 
 import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
 
-from ai_budget_callbacks import Budget, BudgetExceeded, Price, PriceUnknown
-from tests.flow.kit import audit, chat, read_back
+from ai_budget_callbacks import Budget, BudgetExceeded, ConfigError, Price, PriceUnknown
+from ai_budget_callbacks.langchain import BudgetCallbackHandler
+from tests.flow.kit import audit, chat, read_back, text_model
 from tests.support.provider import Reply
 
 USAGE = {"text": "Four.", "input_tokens": 1000, "output_tokens": 100}
@@ -84,3 +91,116 @@ def test_a_catalogue_model_that_has_no_output_price_is_refused_as_a_chat_model(s
         chat(far, model="text-embedding-3-small").invoke("hi", config=config(budget))
     assert read_back(ledger).entries == []
     assert far.requests == []
+
+
+# -- the class instead of an instance
+
+
+def _stream(model, settings):
+    return list(model.stream("hi", config=settings))
+
+
+async def _astream(model, settings):
+    return [chunk async for chunk in model.astream("hi", config=settings)]
+
+
+WAYS = {
+    "invoke": lambda model, settings: model.invoke("hi", config=settings),
+    "ainvoke": lambda model, settings: model.ainvoke("hi", config=settings),
+    "stream": _stream,
+    "astream": _astream,
+    "batch": lambda model, settings: model.batch(["hi", "ho"], config=settings),
+}
+
+
+class Derived(BudgetCallbackHandler):
+    """A user's own."""
+
+
+@pytest.mark.parametrize("kind", [BudgetCallbackHandler, Derived])
+@pytest.mark.parametrize("where", ["model", "text model", "chain"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_class_instead_of_an_instance_is_refused(serve, way, where, kind):
+    far = serve(Reply(**USAGE))
+    model = text_model(far) if where == "text model" else chat(far)
+    runnable = RunnableLambda(lambda text: text) | model if where == "chain" else model
+    with pytest.raises(ConfigError, match=rf"callbacks=\[{kind.__name__}\(…\)\]"):
+        found = WAYS[way](runnable, config(kind))
+        if inspect.isawaitable(found):
+            await found
+    assert far.requests == [], "a call went out that nobody counts"
+
+
+def test_the_class_is_refused_by_a_tool_too():
+    @tool
+    def search(topic: str) -> str:
+        """Search the web."""
+        raise AssertionError("the tool ran, and nobody counts it")
+
+    with pytest.raises(ConfigError, match="give an instance"):
+        search.invoke({"topic": "x"}, config=config(BudgetCallbackHandler))
+
+
+def test_looking_at_the_class_is_no_error():
+    assert dict(inspect.getmembers(BudgetCallbackHandler))["summary"]
+    assert not hasattr(BudgetCallbackHandler, "ignore_llm")
+
+
+# -- a handler that is attached nowhere
+
+UNATTACHED = "has seen no LangChain event"
+
+
+def _said(caplog):
+    return [record.message for record in caplog.records if UNATTACHED in record.message]
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda h: h.exceeded, lambda h: h.raise_if_exceeded(), lambda h: h.summary(), lambda h: h.tree()]
+)
+def test_a_handler_that_is_attached_nowhere_says_so_once(serve, handler, caplog, ask):
+    far = serve(Reply(**USAGE))
+    budget = handler(Budget(calls=1))
+    chat(far).invoke("hi")
+    ask(budget)
+    assert len(_said(caplog)) == 1
+    ask(budget)
+    budget.summary()
+    assert len(_said(caplog)) == 1, "once is enough"
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_handler_that_is_dropped_says_whether_it_was_of_use(serve, caplog, attached):
+    far = serve(Reply(**USAGE))
+    budget = BudgetCallbackHandler(Budget(calls=1), ledger=":memory:")
+    chat(far).invoke("hi", config=config(budget) if attached else None)
+    del budget
+    gc.collect()
+    assert len(_said(caplog)) == (0 if attached else 1)
+
+
+SCRIPT = """
+import os, sys
+from langchain_core.language_models import FakeListChatModel
+from ai_budget_callbacks import Budget, Meter
+from ai_budget_callbacks.langchain import BudgetCallbackHandler
+
+budget = BudgetCallbackHandler(Meter(Budget(calls=1), ledger=":memory:", prices={"FakeListChatModel": "free"}))
+way = sys.argv[1]
+if way == "used":
+    FakeListChatModel(responses=["a"]).invoke("hi", config={"callbacks": [budget]})
+if way in {"forked", "child"}:
+    pid = os.fork()
+    if pid == 0:
+        if way == "forked":
+            FakeListChatModel(responses=["a"]).invoke("hi", config={"callbacks": [budget]})
+        sys.exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize(("way", "times"), [("unused", 1), ("used", 0), ("forked", 0), ("child", 0)])
+def test_at_exit_a_handler_that_was_attached_nowhere_says_so(way, times):
+    """A process that forked workers does not know what they did, and a worker did not make the handler: silent."""
+    out = subprocess.run([sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stderr.count(UNATTACHED) == times, out.stderr

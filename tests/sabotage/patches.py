@@ -109,6 +109,12 @@ SABOTAGES = (
         (("langchain/capture.py", "    raise_error = True\n", ""),),
     ),
     Sabotage(
+        "class-accepted",
+        "the handler's class as a callback is skipped like a handler that ignores everything",
+        NEWCOMER + "::test_the_class_instead_of_an_instance_is_refused",
+        (("langchain/attached.py", "        if instance is None and owner is not None:\n", "        if False:\n"),),
+    ),
+    Sabotage(
         "start-ignored",
         "start events are ignored: nothing is checked before sending",
         REFUSAL,
