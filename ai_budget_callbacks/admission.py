@@ -7,12 +7,14 @@ nobody can say what it costs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
 from ai_budget_callbacks.budget import window_end
-from ai_budget_callbacks.errors import BudgetExceeded, PriceUnknown
+from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, PriceUnknown
 from ai_budget_callbacks.ledger import Want
+from ai_budget_callbacks.money import pico_from_usd
 from ai_budget_callbacks.pricing import PriceBook, RateCard, Unpriced
 from ai_budget_callbacks.pricing.estimate import Estimate, Learned, expected, worst_case
 from ai_budget_callbacks.usage import Call, Terms
@@ -38,6 +40,18 @@ class Policy:
     reserve: str | int
     on_unpriced: str | int
 
+    @classmethod
+    def read(cls, reserve: str | Decimal, on_unpriced: str | Decimal) -> Policy:
+        """A policy from the arguments of a meter.
+
+        Raises:
+            ConfigError: They are neither a known word nor a positive USD amount.
+        """
+        return cls(
+            reserve=_mode(reserve, ("expected", "worst_case", "none"), "reserve"),
+            on_unpriced=_mode(on_unpriced, ("refuse",), "on_unpriced"),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
@@ -58,6 +72,21 @@ class Admission:
     card: RateCard | None
     held_pico: int | None
     unpriced: str | None
+
+
+def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
+    if value in words:
+        return str(value)
+    if isinstance(value, (str, Decimal, int)) and not isinstance(value, bool):
+        try:
+            pico = pico_from_usd(value, what=what)
+        except ConfigError:
+            pico = -1
+        if pico > 0:
+            return pico
+    raise ConfigError(
+        f"{what} must be {', '.join(map(repr, words))} or a positive USD amount such as '0.05', not {value!r}."
+    )
 
 
 def admit(

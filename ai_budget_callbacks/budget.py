@@ -32,6 +32,7 @@ __all__ = [
     "Budget",
     "amount_text",
     "call_field",
+    "field_key",
     "window_end",
     "window_key",
 ]
@@ -210,6 +211,13 @@ def _check_field(name: object, where: str) -> None:
         raise ConfigError(
             f"{where}={name!r}: did you mean {near[0]!r}? For a metadata key of that name write '{_METADATA}{name}'."
         )
+
+
+def field_key(name: str) -> str:
+    """One spelling for each field: `user_id` is `user`, `metadata.team` is `team`, and `metadata.user` is itself."""
+    name = _ALIASES.get(name, name)
+    bare = name.removeprefix(_METADATA)
+    return name if bare in FIELDS or bare in _ALIASES else bare
 
 
 def _zone(name: str) -> ZoneInfo:

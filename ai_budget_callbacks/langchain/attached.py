@@ -9,7 +9,7 @@ from typing import Any
 
 from ai_budget_callbacks.errors import ConfigError
 
-__all__ = ["ClassGiven", "OfInstance", "Sight"]
+__all__ = ["ClassGiven", "InstanceOnly", "Sight"]
 
 log = logging.getLogger("ai_budget_callbacks")
 
@@ -40,6 +40,16 @@ class OfInstance(property):
                 f"callbacks=[{name}(…)]. Nothing was sent."
             )
         return super().__get__(instance, owner)
+
+
+class InstanceOnly:
+    """What LangChain asks a handler for before every event, of instances only."""
+
+    ignore_llm = OfInstance(lambda _: False)
+    ignore_chat_model = OfInstance(lambda _: False)
+    ignore_chain = OfInstance(lambda _: False)
+    ignore_agent = OfInstance(lambda _: False)
+    ignore_retriever = OfInstance(lambda _: False)
 
 
 class Sight:

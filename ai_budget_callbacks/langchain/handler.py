@@ -12,7 +12,7 @@ from ai_budget_callbacks.charges import charge_call, spent
 from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, Refusal
 from ai_budget_callbacks.inflight import Target
 from ai_budget_callbacks.langchain.around import look_around
-from ai_budget_callbacks.langchain.attached import OfInstance, Sight
+from ai_budget_callbacks.langchain.attached import InstanceOnly, Sight
 from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.meter import Meter
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["BudgetCallbackHandler"]
 
 
-class BudgetCallbackHandler(CaptureHandler):
+class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
     """A LangChain callback that counts, prices and stops.
 
     Give it in `config={"callbacks": [handler]}`, in a model's constructor, or both; once attached at several places
@@ -44,13 +44,6 @@ class BudgetCallbackHandler(CaptureHandler):
         ConfigError: Arguments that make no sense.
         LedgerError: The ledger cannot be used.
     """
-
-    # LangChain asks for one of these before every event
-    ignore_llm = OfInstance(lambda _: False)
-    ignore_chat_model = OfInstance(lambda _: False)
-    ignore_chain = OfInstance(lambda _: False)
-    ignore_agent = OfInstance(lambda _: False)
-    ignore_retriever = OfInstance(lambda _: False)
 
     def __init__(self, *budgets: Budget | Meter, **meter_options: Any) -> None:
         super().__init__()
