@@ -499,6 +499,20 @@ def test_the_status_of_an_empty_ledger(empty):
     assert run("verify", "--ledger", empty).exit_code == 0
 
 
+def test_of_a_missing_ledger_it_is_said_how_it_is_made(tmp_path, monkeypatch):
+    named = run("report", "--ledger", "nope.db").stderr
+    assert named == (
+        "There is no ledger at nope.db. Check --ledger and AI_BUDGET_LEDGER; the first handler or meter with this "
+        "ledger= makes it.\n"
+    )
+    monkeypatch.delenv("AI_BUDGET_LEDGER")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert run("report").stderr == (
+        f"There is no ledger at {tmp_path}/ai-budget/spend.db yet; the first handler or meter makes it. Name another one "
+        "with --ledger.\n"
+    )
+
+
 @pytest.mark.parametrize("command", ["runs", "show", "budgets", "status"])
 def test_of_a_missing_ledger_nothing_is_read_and_nothing_made(tmp_path, command):
     path = tmp_path / "none.db"

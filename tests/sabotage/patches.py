@@ -286,6 +286,12 @@ SABOTAGES = (
         ),
     ),
     Sabotage(
+        "wal-left-out",
+        "a report of a ledger whose WAL this user cannot read leaves out what is in it",
+        "tests/crash/test_processes.py::test_a_wal_that_cannot_be_read_is_not_left_out",
+        (("ledger/readonly.py", "            if not self._unused():\n", "            if False:\n"),),
+    ),
+    Sabotage(
         "missing-usage-free",
         "an answer without usage is booked at nothing",
         OUTCOMES + "::test_a_stream_without_usage_is_estimated",
