@@ -64,6 +64,7 @@ class Admission:
         card: The card that is expected to apply, or None without a price; it may lack a rate that the call needs.
         held_pico: What is held on each USD balance.
         unpriced: Why there is no (whole) price, or None.
+        whole_output: Output tokens held because nothing but the model's own maximum bounds them, else None.
     """
 
     attached: tuple[Attached, ...]
@@ -72,6 +73,7 @@ class Admission:
     card: RateCard | None
     held_pico: int | None
     unpriced: str | None
+    whole_output: int | None = None
 
 
 def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
@@ -131,6 +133,7 @@ def admit(
         card=card,
         held_pico=held_pico,
         unpriced=unpriced,
+        whole_output=_whole_output(call, estimate, policy),
     )
 
 
@@ -167,6 +170,7 @@ def exceeded(call: Call, admission: Admission, refusal: NoRoom) -> BudgetExceede
         needed=want.amount,
         resets_at=resets_at,
         scope=want.key.scope,
+        whole_output=admission.whole_output,
     )
     error = BudgetExceeded(
         text,
@@ -179,6 +183,11 @@ def exceeded(call: Call, admission: Admission, refusal: NoRoom) -> BudgetExceede
     )
     error.closes = item.owner if item.block else None
     return error
+
+
+def _whole_output(call: Call, estimate: Estimate, policy: Policy) -> int | None:
+    bounded = policy.reserve != "worst_case" or call.request.max_output_tokens is not None
+    return None if bounded else estimate.output_tokens or None
 
 
 def _refuse_unmatchable(call: Call, budgets: Sequence[Attached]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIELDS",
+    "NONE",
     "UNITS",
     "Attached",
     "BalanceKey",
@@ -39,6 +40,8 @@ __all__ = [
 
 FIELDS = ("user", "thread", "agent", "node", "tool", "model", "provider", "framework")
 _ALIASES = {"user_id": "user", "thread_id": "thread"}  # as the frameworks' own metadata call them
+# columns of reports and summaries that are no fields
+_COLUMNS = {"step": "'node'", "run": 'per="run"', "day": 'per="day"'}
 UNITS = ("usd", "tokens", "calls")
 NONE = "(none)"
 
@@ -206,6 +209,11 @@ def _check_field(name: object, where: str) -> None:
         raise ConfigError(f"{where}={name!r} is no field; use {', '.join(FIELDS)}, or a metadata key.")
     if name in FIELDS or name in _ALIASES or name.startswith(_METADATA):
         return
+    if name.lower() in _COLUMNS:
+        raise ConfigError(
+            f"{where}={name!r}: did you mean {_COLUMNS[name.lower()]}? For a metadata key of that name write "
+            f"'{_METADATA}{name}'."
+        )
     near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.8)
     if near:
         raise ConfigError(

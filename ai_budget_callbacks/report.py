@@ -328,8 +328,13 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
     Args:
         entries: What to sum.
         dimensions: Names from `DIMENSIONS` (or `node`), or metadata keys.
+
+    Raises:
+        ConfigError: A name is neither a column nor a metadata key of any of the entries.
     """
     items = list(entries)
+    for name in dimensions if items else ():
+        _check_column(name, items)
     corrected = frozenset(entry.adjusts for entry in items if entry.adjusts is not None)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in items:
@@ -337,6 +342,16 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
     rows = [(_totals(group, corrected), key) for key, group in members.items()]
     rows.sort(key=lambda row: (-row[0].cost_pico, row[1]))
     return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]
+
+
+def _check_column(name: str, entries: Sequence[Entry]) -> None:
+    """Refuse a name that would put everything under "(none)"."""
+    keys = {key for entry in entries for key in entry.metadata}
+    if name in DIMENSIONS or name in keys or hasattr(entries[0], name):
+        return
+    near = difflib.get_close_matches(name, [*DIMENSIONS, "node", *keys], n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"{name!r} is no column ({', '.join(DIMENSIONS)}), and no metadata key of these entries.{meant}")
 
 
 def run_row(run: str, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.blocks import current_blocks
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["BudgetCallbackHandler"]
 
 
+_OF_BUDGETS = frozenset(item.name for item in fields(Budget) if item.init)
+
+
 class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
     """A LangChain callback that counts, prices and stops.
 
@@ -49,8 +53,7 @@ class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
         super().__init__()
         meters = [item for item in budgets if isinstance(item, Meter)]
         limits = [item for item in budgets if isinstance(item, Budget)]
-        if len(meters) > 1 or len(meters) + len(limits) != len(budgets):
-            raise ConfigError("BudgetCallbackHandler takes budgets and at most one meter.")
+        _check_given(budgets, meters, meter_options)
         if meters and meter_options:
             raise ConfigError(f"A meter was given, so these options belong to it: {', '.join(meter_options)}.")
         self._owns_meter = not meters
@@ -145,3 +148,20 @@ class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
         self.lost([*self._ongoing, *self._fees])  # what is in flight is booked as unknown while the ledger is open
         if self._owns_meter:
             self.meter.close()
+
+
+def _check_given(given: Sequence[object], meters: Sequence[Meter], options: Mapping[str, Any]) -> None:
+    """Refuse what is no budget, with what to write instead."""
+    limits = [f"{name}={value!r}" for name, value in options.items() if name in _OF_BUDGETS]
+    if limits:
+        raise ConfigError(f"A limit is given as a budget: BudgetCallbackHandler(Budget({', '.join(limits)})).")
+    for item in given:
+        if isinstance(item, (list, tuple)):
+            raise ConfigError(
+                "BudgetCallbackHandler takes budgets one by one, BudgetCallbackHandler(Budget(…), Budget(…)), not in a "
+                f"{type(item).__name__}: {item!r}."
+            )
+        if not isinstance(item, (Budget, Meter)):
+            raise ConfigError(f"BudgetCallbackHandler takes budgets and at most one meter; {item!r} is neither.")
+    if len(meters) > 1:
+        raise ConfigError(f"BudgetCallbackHandler takes budgets and at most one meter; {len(meters)} were given.")

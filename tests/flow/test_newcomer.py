@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import inspect
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from ai_budget_callbacks import Budget, BudgetExceeded, ConfigError, Price, PriceUnknown
+from ai_budget_callbacks import Budget, BudgetExceeded, ConfigError, Price, PriceUnknown, track
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
 from tests.flow.kit import audit, chat, read_back, text_model
 from tests.support.provider import Reply
@@ -204,3 +206,85 @@ def test_at_exit_a_handler_that_was_attached_nowhere_says_so(way, times):
     """A process that forked workers does not know what they did, and a worker did not make the handler: silent."""
     out = subprocess.run([sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, check=True, timeout=60)
     assert out.stderr.count(UNATTACHED) == times, out.stderr
+
+
+# -- words of a refusal
+
+
+@pytest.mark.parametrize("options", [{}, {"max_completion_tokens": 20_000}])
+def test_the_worst_case_says_that_it_is_the_models_whole_maximum(serve, handler, options):
+    far = serve(Reply(**USAGE))
+    with pytest.raises(BudgetExceeded) as refused:
+        chat(far, **options).invoke("hi", config=config(handler(Budget(usd="0.001"), reserve="worst_case")))
+    assert ("the model's whole output maximum of 16384 tokens" in str(refused.value)) == (not options)
+    assert ("set max_tokens or max_completion_tokens" in str(refused.value)) == (not options)
+    assert far.requests == []
+
+
+def test_a_used_up_budget_says_nothing_of_maximums(serve, handler):
+    far = serve(Reply(**USAGE))
+    budget = handler(Budget(usd="0.00021"), Budget(calls=9), reserve="worst_case")
+    chat(far, max_completion_tokens=50).invoke("hi", config=config(budget))
+    with pytest.raises(BudgetExceeded, match="is used up") as refused:
+        chat(far).invoke("hi", config=config(budget))
+    assert "maximum" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("user", 'No user was given, and all such calls share this balance: give metadata["user_id"]'),
+        (("agent", "user_id"), "or track(user=…)"),
+        ("thread", 'give configurable["thread_id"]'),
+        ("team", 'give metadata["team"] in the config, or track(metadata={"team": …})'),
+        ("agent", None),
+    ],
+)
+def test_a_call_that_says_not_whose_it_is_is_told_how(serve, handler, by, said):
+    far = serve(Reply(**USAGE))
+    budget = handler(Budget(calls=1, by=by))
+    chat(far).invoke("hi", config=config(budget))
+    with pytest.raises(BudgetExceeded, match=r"\(none\)") as refused:
+        chat(far).invoke("hi", config=config(budget))
+    assert ("was given" in str(refused.value)) == (said is not None)
+    assert (said or "") in str(refused.value)
+
+
+def test_a_call_that_says_whose_it_is_is_not(serve, handler):
+    far = serve(Reply(**USAGE))
+    budget = handler(Budget(calls=1, by="user"))
+    for refused in (False, True):
+        with pytest.raises(BudgetExceeded) if refused else contextlib.nullcontext() as stop:
+            chat(far).invoke("hi", config=config(budget, metadata={"user_id": "alice"}))
+    assert "was given" not in str(stop.value)
+
+
+# -- arguments
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: BudgetCallbackHandler(usd="1"), r"BudgetCallbackHandler\(Budget\(usd='1'\)\)"),
+        (lambda: BudgetCallbackHandler(calls=3, per="run"), r"Budget\(calls=3, per='run'\)"),
+        (lambda: BudgetCallbackHandler([Budget(calls=3)]), r"one by one.*not in a list: \[Budget\("),
+        (lambda: BudgetCallbackHandler("0.50"), "'0.50' is neither"),
+        (lambda: track(_somebodys), r"Write @track\(\) above _somebodys"),
+        (lambda: track(asyncio.sleep), r"Write @track\(\) above sleep"),
+    ],
+)
+def test_arguments_that_make_no_sense_say_what_would(make, said):
+    with pytest.raises(ConfigError, match=said):
+        make()
+
+
+def _somebodys():
+    """A function."""
+
+
+@pytest.mark.parametrize("name", [None, "", "  ", 7])
+def test_a_charge_says_what_it_was_for(handler, meter, ledger, name):
+    for charging in (handler(Budget(usd="1")), meter()):
+        with pytest.raises(ConfigError, match="must say what the money was for"):
+            charging.charge("1", name=name)
+    assert read_back(ledger).entries == []
