@@ -15,8 +15,11 @@ import wrapt
 
 __all__ = ["attach_frameworks"]
 
-# framework's top-level package → module whose attach() connects it to track() and install()
-_ADAPTERS = {"langchain_core": "ai_budget_callbacks.langchain.tracking"}
+# framework's package → module whose attach() connects it to track() and install()
+_ADAPTERS = {
+    "langchain_core": "ai_budget_callbacks.langchain.tracking",
+    "llama_index.core": "ai_budget_callbacks.llama_index.tracking",
+}
 
 _lock = threading.Lock()
 _done = False

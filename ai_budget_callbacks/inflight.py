@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.usage import Call
 
-__all__ = ["Target", "abandon", "abandon_run", "begin", "call_id_for", "finish", "withdraw"]
+__all__ = [
+    "Target",
+    "abandon",
+    "abandon_run",
+    "begin",
+    "block_targets",
+    "call_id_for",
+    "finish",
+    "withdraw",
+]
 
 _state_lock = ForkSafeLock()
 
@@ -50,6 +59,7 @@ class _Live:
     run_id: str | None
     runs: tuple[Block, ...]
     mark: object = None
+    told: Outcome | None = None  # by a report with the provider's usage, for those without it
     opened: list[tuple[Meter, OpenCall]] = field(default_factory=list)
     forget: list[Callable[[], object]] = field(default_factory=list)
 
@@ -57,6 +67,23 @@ class _Live:
 _live: dict[str, _Live] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_live.clear)  # calls in flight at a fork are the parent's to end
+
+
+def block_targets(blocks: Sequence[Block], default: Meter | None) -> list[Target]:
+    """One target for each meter of these blocks and the installed one, with the budgets of all blocks that use it."""
+    by_meter: dict[int, tuple[Meter, list[Block]]] = {}
+    for block in blocks:
+        by_meter.setdefault(id(block.meter), (block.meter, []))[1].append(block)
+    if default is not None:
+        by_meter.setdefault(id(default), (default, []))
+    return [
+        Target(
+            meter=meter,
+            extra=tuple(item for block in own for item in block.attached),
+            scopes=tuple(block.id for block in own),
+        )
+        for meter, own in by_meter.values()
+    ]
 
 
 def call_id_for(run_id: str, mark: object) -> str:
@@ -141,6 +168,8 @@ def _close(call: Call, meter: Meter, runs: tuple[Block, ...], refusal: Refusal) 
 def finish(opened: OpenCall, meter: Meter, outcome: Outcome | None, reason: str = "") -> Entry | None:
     """End a call at one meter: settle an outcome, or release with a reason when there is none.
 
+    Of a request that several reports tell of (a wrapper around a model), the one that has the provider's usage counts.
+
     Raises:
         BudgetExceeded, UsageMissing: See `Meter.settle`; a crossing is noted on its block first.
     """
@@ -150,6 +179,10 @@ def finish(opened: OpenCall, meter: Meter, outcome: Outcome | None, reason: str 
             live.opened = [pair for pair in live.opened if pair[1] is not opened]
             if not live.opened:
                 del _live[opened.call.id]
+            if outcome is not None and outcome.usage is not None:
+                live.told = live.told or outcome
+            elif live.told is not None:
+                outcome = live.told
     if outcome is None:
         meter.release(opened, reason)
         return None

@@ -16,15 +16,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ai_budget_callbacks.asked import asks_reasoning
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, ConfigError, Refusal
+from ai_budget_callbacks.hosts import Hosts
 from ai_budget_callbacks.inflight import Target, abandon, abandon_run, begin, call_id_for, finish, withdraw
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
 from ai_budget_callbacks.langchain.failures import Failure, judge
 from ai_budget_callbacks.langchain.nodes import NodeHandler
-from ai_budget_callbacks.langchain.request import asks_reasoning, base_url, build_call, is_loopback
+from ai_budget_callbacks.langchain.request import base_url, build_call
 from ai_budget_callbacks.locks import ForkSafeLock
+from ai_budget_callbacks.marks import WRAPPERS, Mark, leave_mark, take_mark
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
 
@@ -61,6 +64,7 @@ class _Ongoing:
     streamed: bool = False
     twin: bool = False  # open beside a call of its size and model: one may have hit the other's answer
     prompt: Any = field(default=None, repr=False)
+    wraps: Mark | None = None
 
     @property
     def last_chunk_usage(self) -> Any:
@@ -83,7 +87,7 @@ class CaptureHandler(NodeHandler):
         self._starting: set[str] = set()
         self._late: OrderedDict[str, _Ongoing] = OrderedDict()  # ended with their run; a late end still counts
         self._lock = ForkSafeLock()
-        self._hosts_named: set[str] = set()
+        self._hosts = Hosts()
         _handlers.add(self)
         self._refused_batches: deque[tuple[Any, AIBudgetError]] = deque(maxlen=64)
         self._paid: deque[str] = deque(maxlen=1_000)  # response ids
@@ -171,12 +175,13 @@ class CaptureHandler(NodeHandler):
         known = self._ongoing.get(str(run_id))
         if known is not None and known.mark is mark:
             return  # attached twice (`with_config` and `config`): LangChain tells us of everything twice
-        call_id = call_id_for(str(run_id), mark)
+        around = take_mark("langchain", str(run_id))  # a LlamaIndex call whose class wraps a LangChain model
+        call_id, origin = (around.call_id, around.origin) if around else (call_id_for(str(run_id), mark), mark)
         try:
             self._refuse_rest_of(mark)
             with self._alone(str(run_id)):
                 call = self._call(call_id, serialized, messages, parent_run_id, kwargs, runs, targets[0].meter)
-                ongoing = self._admit(call, targets, runs, str(run_id), mark)
+                ongoing = self._admit(call, targets, runs, str(run_id), origin)
                 ongoing.mark, ongoing.text = mark, text
                 self._describe(ongoing, serialized, messages, kwargs)
                 ongoing.task = self._tasks.opened(run_id)
@@ -186,11 +191,13 @@ class CaptureHandler(NodeHandler):
             if isinstance(error, Refusal):
                 self.note(error)
             self._refused_batches.append((mark, error))
-            withdraw(mark)
+            withdraw(origin)
             raise adapted(error) from None
         except BaseException:  # a fault of ours: nothing is sent, and nothing stays held
-            withdraw(mark)
+            withdraw(origin)
             raise
+        if (serialized.get("id") or ("",))[-1] in WRAPPERS:  # of another framework's model
+            ongoing.wraps = leave_mark(call_id, "langchain", origin)
 
     def _describe(
         self, ongoing: _Ongoing, serialized: Mapping[str, Any], messages: Sequence[Any], kwargs: Mapping[str, Any]
@@ -263,16 +270,7 @@ class CaptureHandler(NodeHandler):
     def _provider(self, meter: Meter, serialized: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         url = base_url(serialized)
         word = metadata.get("ls_provider") or (serialized.get("id") or ["unknown"])[-1]
-        provider, certain = meter.prices.provider(url, str(word))
-        if not certain and url is not None and not is_loopback(url) and url not in self._hosts_named:
-            self._hosts_named.add(url)
-            log.warning(
-                "%s is no known provider's address; its calls are priced as %r, which is what the client says. "
-                "Declare a price of your own if that is wrong.",
-                url,
-                provider,
-            )
-        return provider
+        return self._hosts.provider(meter.prices, url, str(word))
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
         """Watch for usage in chunks: when several carry it, only the last one counts."""
@@ -332,6 +330,8 @@ class CaptureHandler(NodeHandler):
             ongoing = self._ongoing.pop(str(run_id), None) or self._late.pop(str(run_id), None)
         if ongoing is not None:
             self._tasks.ended(ongoing.task, str(run_id))
+            if ongoing.wraps is not None:
+                ongoing.wraps.is_open = False
         return ongoing
 
     def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str, response: Any = None) -> None:

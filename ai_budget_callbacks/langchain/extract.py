@@ -7,15 +7,16 @@ langchain-openai 1.7.4, langchain-anthropic 1.7.10.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from ai_budget_callbacks.meter import Outcome
+from ai_budget_callbacks.sizes import shown_size
 from ai_budget_callbacks.usage import Terms, Usage, anthropic, ollama, openai
 from ai_budget_callbacks.usage._counts import Counts, mapping
+from ai_budget_callbacks.usage.wire import anthropic_shaped
 
 __all__ = ["counted_elsewhere", "is_cache_hit", "outcome_of", "read_usage_metadata", "text_size", "undouble"]
 
@@ -126,7 +127,7 @@ def _usage(
         return None if usage is None else usage.with_units(_tool_units(message))
     raw = None if last_chunk_usage is not None else metadata.get("usage")
     if isinstance(raw, Mapping) and raw:
-        return anthropic.read(raw) if _anthropic_shaped(raw) else openai.read(raw, service_tier=tier)
+        return anthropic.read(raw) if anthropic_shaped(raw) else openai.read(raw, service_tier=tier)
     found = last_chunk_usage if last_chunk_usage is not None else getattr(message, "usage_metadata", None)
     if not isinstance(found, Mapping):
         return _billed_units(metadata) if provider == "cohere" else None
@@ -168,10 +169,6 @@ def _of_text_model(result: Any) -> tuple[Usage | None, Mapping[str, Any]]:
             info = mapping(getattr(generation, "generation_info", None))
             return ollama.read(info), info
     return None, mapping(None)
-
-
-def _anthropic_shaped(raw: Mapping[str, Any]) -> bool:
-    return "input_tokens" in raw and "input_tokens_details" not in raw and "prompt_tokens" not in raw
 
 
 def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier: str | None = None) -> Usage | None:
@@ -271,20 +268,10 @@ def text_size(result: Any) -> int:
                 size += len((getattr(generation, "text", "") or "").encode("utf-8", "surrogatepass"))
                 continue
             content = message.content
-            size += _size(content)
-            size += sum(_size(call) for call in getattr(message, "tool_calls", None) or ())
-            size += sum(_size(call) for call in getattr(message, "invalid_tool_calls", None) or ())
+            size += shown_size(content)
+            size += sum(shown_size(call) for call in getattr(message, "tool_calls", None) or ())
+            size += sum(shown_size(call) for call in getattr(message, "invalid_tool_calls", None) or ())
     return size
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value.encode("utf-8", "surrogatepass"))
-    if isinstance(value, Sequence):
-        return sum(map(_size, value))
-    if isinstance(value, Mapping) and isinstance(value.get("text"), str):
-        return _size(value["text"])
-    return len(json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def outcome_of_body(body: Any, *, provider: str) -> Outcome | None:
@@ -294,7 +281,7 @@ def outcome_of_body(body: Any, *, provider: str) -> Outcome | None:
     if not isinstance(raw, Mapping):
         return None
     tier = source.get("service_tier")
-    if _anthropic_shaped(raw) and provider == "anthropic":
+    if anthropic_shaped(raw) and provider == "anthropic":
         usage = anthropic.read(raw)
     else:
         usage = openai.read(raw, service_tier=tier if isinstance(tier, str) else None)

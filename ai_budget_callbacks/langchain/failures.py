@@ -8,36 +8,19 @@ releases anything: the error may be another handler's (a webhook that answered 5
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
+from ai_budget_callbacks.http_errors import HTTP_ERROR, http_status, never_sent
 from ai_budget_callbacks.langchain.extract import first_message, outcome_of, outcome_of_body, text_size
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.usage._counts import mapping
 
 __all__ = ["Failure", "judge"]
 
-_HTTP_CLIENTS = frozenset({"httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3", "aiohttp"})
-# the request never left this machine
-_NEVER_SENT = frozenset(
-    {
-        "ConnectError",
-        "ConnectTimeout",
-        "PoolTimeout",
-        "UnsupportedProtocol",
-        "InvalidURL",
-        "LocalProtocolError",
-        "NewConnectionError",
-        "ConnectTimeoutError",
-        "ClientConnectorError",
-    }
-)
 _CALLBACKS = "langchain_core.callbacks.manager"
-_DEPTH = 8
-_HTTP_ERROR = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +48,15 @@ def judge(error: BaseException, result: Any, *, choices: int, provider: str, las
     """
     name = type(error).__name__
     foreign = _raised_by_a_handler(error)
-    status = None if foreign else _status(error)
-    if status is not None and status < _HTTP_ERROR:
+    status = None if foreign else http_status(error)
+    if status is not None and status < HTTP_ERROR:
         paid = outcome_of_body(_body(result), provider=provider)
         if paid is not None:
             return Failure(outcome=replace(paid, response=result), reason=str(paid.reason))
     begun = foreign or last_chunk_usage is not None or _has_chunks(result)
-    if not begun and status is not None and status >= _HTTP_ERROR:
+    if not begun and status is not None and status >= HTTP_ERROR:
         return Failure(outcome=None, reason=f"the provider answered HTTP {status}")
-    if not begun and _never_sent(error):
+    if not begun and never_sent(error):
         return Failure(outcome=None, reason=f"the request was never sent ({name})")
     seen = text_size(result)
     partial = outcome_of(result, choices=choices, provider=provider, last_chunk_usage=last_chunk_usage)
@@ -82,35 +65,6 @@ def judge(error: BaseException, result: Any, *, choices: int, provider: str, las
         return Failure(outcome=replace(partial, kind="cut", reason=reason), reason=reason)
     reason = f"sent, and no answer was seen ({name})"
     return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and its causes. Never its context: that may be an unrelated request of the user's own code."""
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and len(found) < _DEPTH:
-        found.append(current)
-        current = current.__cause__
-    return found
-
-
-def _status(error: BaseException) -> int | None:
-    """HTTP status of the response an error carries."""
-    for item in _chain(error):
-        for holder in (getattr(item, "response", None), item):
-            status = getattr(holder, "status_code", None)
-            if status is None and isinstance(holder, Mapping):  # botocore's ClientError
-                status = mapping(holder.get("ResponseMetadata")).get("HTTPStatusCode")
-            if type(status) is int:
-                return status
-    return None
-
-
-def _never_sent(error: BaseException) -> bool:
-    return any(
-        type(item).__name__ in _NEVER_SENT and type(item).__module__.partition(".")[0] in _HTTP_CLIENTS
-        for item in _chain(error)
-    )
 
 
 def _raised_by_a_handler(error: BaseException) -> bool:

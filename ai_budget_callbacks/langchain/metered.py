@@ -25,10 +25,11 @@ from ai_budget_callbacks.langchain.around import look_around
 from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.failures import judge
-from ai_budget_callbacks.langchain.request import client_url, text_bytes
+from ai_budget_callbacks.langchain.request import client_url
 from ai_budget_callbacks.langchain.tracking import tracking_handler
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.scope import default_meter
+from ai_budget_callbacks.sizes import text_bytes
 from ai_budget_callbacks.usage import Call, Request, Who, openai
 
 if TYPE_CHECKING:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import unicodedata
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from ai_budget_callbacks.asked import request_of
+from ai_budget_callbacks.sizes import json_size, text_bytes
 from ai_budget_callbacks.usage import Call, Request, Who
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.langchain.tree import Node
 
-__all__ = ["base_url", "build_call", "client_url", "is_loopback", "text_bytes", "who_of"]
+__all__ = ["base_url", "build_call", "client_url", "who_of"]
 
 # where integrations keep their address in `serialized["kwargs"]` (langchain-openai 1.7, -anthropic 1.7)
 _URL_KEYS = ("openai_api_base", "azure_endpoint", "anthropic_api_url", "base_url", "endpoint_url")
@@ -32,22 +32,6 @@ _TEXT_TYPES = frozenset({"text", "input_text", "output_text", "refusal"})
 _OPAQUE_TYPES = frozenset(
     {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "document", "video", "media"}
 )
-# tools that the provider runs and bills; Anthropic's bash, editor, computer and memory tools run at the client
-_HOSTED = (
-    "web_search",
-    "web_fetch",
-    "code_interpreter",
-    "code_execution",
-    "file_search",
-    "image_generation",
-    "mcp",
-    "advisor",
-)
-_HOSTED_PARAMS = ("mcp_servers", "web_search_options")
-# the provider adds text of unknown length to the request
-_UNBOUNDED = ("previous_response_id", "conversation")
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_REASONING_KEYS = ("reasoning", "reasoning_effort", "thinking", "thinking_budget")
 
 
 def build_call(
@@ -136,46 +120,14 @@ def _request(messages: Sequence[Any], params: Mapping[str, Any], metadata: Mappi
     for message in messages:
         one_size, one_parts, one_cached = _message(message)
         size, parts, cached = size + one_size, parts + one_parts, cached or one_cached
-    params = {**params, **(params.get("extra_body") or {})}  # what is sent, whichever way it was given
-    tools = params.get("tools") or params.get("functions") or ()
-    schemas = [*tools, *(params[key] for key in ("response_format", "text") if params.get(key) is not None)]
-    parts += sum(1 for key in _UNBOUNDED if params.get(key)) + isinstance(params.get("prompt"), Mapping)
-    limits = [params[key] for key in _OUTPUT_LIMITS if type(params.get(key)) is int] or [metadata.get("ls_max_tokens")]
-    limit = max(filter(None, limits), default=None)
-    return Request(
+    return request_of(
+        params,
         text_bytes=size,
         messages=len(messages),
-        tool_bytes=sum(len(_json(_schema(schema))) for schema in schemas),
-        tools=len(tools),
-        max_output_tokens=limit if type(limit) is int and limit > 0 else None,
-        choices=max(_positive(params.get("n")), _positive(params.get("best_of"))),
-        cache_control=cached or any("cache_control" in tool for tool in tools if isinstance(tool, Mapping)),
-        service_tier=_text(params.get("service_tier")),
-        speed=_text(params.get("speed") or (params.get("model_kwargs") or {}).get("speed")),
         other_parts=parts,
-        hosted_tools=(
-            *(str(t["type"]) for t in tools if isinstance(t, Mapping) and _hosted(t)),
-            *(key for key in _HOSTED_PARAMS if params.get(key)),
-        ),
+        cache_control=cached,
+        max_output_tokens=metadata.get("ls_max_tokens"),
     )
-
-
-def _schema(value: Any) -> Any:
-    """A schema as it is sent: a pydantic class becomes its JSON schema."""
-    made = getattr(value, "model_json_schema", None)
-    return made() if isinstance(value, type) and made is not None else value
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _positive(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 1
-
-
-def _hosted(tool: Mapping[str, Any]) -> bool:
-    return str(tool.get("type", "")).startswith(_HOSTED)
 
 
 def _message(message: Any) -> tuple[int, int, bool]:
@@ -196,24 +148,12 @@ def _message(message: Any) -> tuple[int, int, bool]:
         elif kind in _TEXT_TYPES and isinstance(block.get("text"), str):
             size += text_bytes(block["text"])
         else:
-            size += len(_json(block))
+            size += json_size(block)
     for name in ("tool_calls", "invalid_tool_calls"):
-        size += sum(len(_json(call)) for call in getattr(message, name, None) or ())
+        size += sum(json_size(call) for call in getattr(message, name, None) or ())
     for key in ("name", "tool_call_id"):
         size += len(str(getattr(message, key, None) or ""))
     return size, parts, cached
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
-def text_bytes(text: str) -> int:
-    """UTF-8 bytes of a text, or of its NFKC form where that is longer (some tokenizers normalise first)."""
-    if text.isascii():
-        return len(text)
-    plain = len(text.encode("utf-8", "surrogatepass"))
-    return max(plain, len(unicodedata.normalize("NFKC", text).encode("utf-8", "surrogatepass")))
 
 
 def base_url(serialized: Mapping[str, Any]) -> str | None:
@@ -233,14 +173,3 @@ def client_url(client: Any) -> str | None:
     """The same, of the client object itself."""
     package = type(client).__module__.partition(".")[0].removeprefix("langchain_")
     return base_url({"kwargs": {key: getattr(client, key, None) for key in _URL_KEYS}, "id": [package]})
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")
-
-
-def asks_reasoning(params: Mapping[str, Any]) -> bool:
-    """Whether a request turns reasoning on."""
-    return any(params.get(key) for key in _REASONING_KEYS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from langchain_core.tracers.context import register_configure_hook
 
 from ai_budget_callbacks.blocks import current_blocks, note_outside_call
-from ai_budget_callbacks.inflight import Target
+from ai_budget_callbacks.inflight import block_targets
 from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.scope import installed
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ai_budget_callbacks.blocks import Block
-    from ai_budget_callbacks.meter import Meter
+    from ai_budget_callbacks.inflight import Target
 
 __all__ = ["TrackingHandler", "attach", "tracking_handler"]
 
@@ -31,20 +31,7 @@ class TrackingHandler(CaptureHandler):
 
     def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:
         """One target for each meter, with the budgets of all blocks that use it."""
-        by_meter: dict[int, tuple[Meter, list[Block]]] = {}
-        for run in runs:
-            by_meter.setdefault(id(run.meter), (run.meter, []))[1].append(run)
-        default = installed()
-        if default is not None:
-            by_meter.setdefault(id(default), (default, []))
-        return [
-            Target(
-                meter=meter,
-                extra=tuple(item for run in blocks for item in run.attached),
-                scopes=tuple(run.id for run in blocks),
-            )
-            for meter, blocks in by_meter.values()
-        ]
+        return block_targets(runs, installed())
 
     def saw(self, *, call: bool) -> None:
         """Something happened here: blocks that end without a call can say what they missed."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ai_budget_callbacks.usage import Usage, anthropic, openai
+from ai_budget_callbacks.usage import Usage, anthropic, google, openai
 from ai_budget_callbacks.usage._counts import mapping
 
-__all__ = ["PROVIDERS", "Body", "read_body"]
+__all__ = ["PROVIDERS", "Body", "anthropic_shaped", "read_body", "read_usage"]
 
 PROVIDERS = ("openai", "azure", "anthropic")
 
@@ -56,6 +56,30 @@ def read_body(
         inference_geo=geo or terms.inference_geo,
     )
     return replace(found, usage=replace(found.usage, terms=terms))
+
+
+def read_usage(raw: Any, *, service_tier: str | None = None) -> Usage | None:
+    """Read a usage object by its shape, where only a client's word says which family it is.
+
+    Args:
+        raw: The object.
+        service_tier: The tier of the response it stands in.
+    """
+    source = mapping(raw)
+    if google.shaped(source):
+        return google.read(raw)
+    if anthropic_shaped(source):
+        return anthropic.read(raw)
+    return openai.read(raw, service_tier=service_tier)
+
+
+def anthropic_shaped(raw: Mapping[str, Any]) -> bool:
+    """Whether a usage object is Anthropic's: OpenAI's Responses names its totals alike, and has details."""
+    if "cache_read_input_tokens" in raw or "cache_creation_input_tokens" in raw:
+        return True
+    return "input_tokens" in raw and not any(
+        key in raw for key in ("input_tokens_details", "prompt_tokens", "total_tokens")
+    )
 
 
 def _read_anthropic(body: Any) -> Body:

@@ -96,7 +96,7 @@ SAYS_AGENT_BESIDE_METADATA = SAYS_AGENT and not LACKS_MERGED_CONFIG
 """Whether it does where the caller gives metadata too: older graphs put that in its place."""
 SAYS_TOOL_CALL_ID = _since("langchain-core", 1, 1, 2)
 """Whether a tool's start event has its `tool_call_id`."""
-NAMES_STREAM_ERRORS = hasattr(langchain_openai.chat_models.base, "OpenAIConnectionError")
+NAMES_STREAM_ERRORS = hasattr(langchain_openai.chat_models.base, "OpenAIConnectionError") and _since("openai", 3)
 """Whether a connection that dies in a stream is the client's error, or what httpx raised."""
 LOADS_ALLOWED_ONLY = _takes(langchain_core.load.loads, "allowed_objects")
 """Whether `loads` takes (and warns without) a list of what it may make."""

@@ -1,0 +1,62 @@
+"""What an exception of a provider's client says about its request: an HTTP status, or that nothing was sent.
+
+Facts: facts/langchain.md 3.5 and 9. "Never sent" and "reset after sending" differ only in a cause levels down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["HTTP_ERROR", "http_status", "never_sent"]
+
+HTTP_ERROR = 400
+"""From this status on an answer is an error, and nothing was generated."""
+
+_CLIENTS = frozenset({"httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3", "aiohttp"})
+# the request never left this machine
+_NEVER_SENT = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "UnsupportedProtocol",
+        "InvalidURL",
+        "LocalProtocolError",
+        "NewConnectionError",
+        "ConnectTimeoutError",
+        "ClientConnectorError",
+    }
+)
+_DEPTH = 8
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and its causes. Never its context: that may be an unrelated request of the user's own code."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and len(found) < _DEPTH:
+        found.append(current)
+        current = current.__cause__
+    return found
+
+
+def http_status(error: BaseException) -> int | None:
+    """HTTP status of the *response* an error or one of its causes carries, or None."""
+    for item in _chain(error):
+        for holder in (getattr(item, "response", None), item):
+            status = getattr(holder, "status_code", None)
+            if status is None and isinstance(holder, Mapping):  # botocore's ClientError
+                metadata: Any = holder.get("ResponseMetadata")
+                status = metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None
+            if type(status) is int:
+                return status
+    return None
+
+
+def never_sent(error: BaseException) -> bool:
+    """Whether an error or one of its causes says that the request never left this machine."""
+    return any(
+        type(item).__name__ in _NEVER_SENT and type(item).__module__.partition(".")[0] in _CLIENTS
+        for item in _chain(error)
+    )

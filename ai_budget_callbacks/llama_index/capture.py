@@ -1,0 +1,378 @@
+"""From LlamaIndex's callback events to calls: events in, a few calls into the core (begin, finish, withdraw).
+
+A gate is a callback handler that stands first in the manager of a model: only what runs inside the call path can stop
+a call (facts/llamaindex.md 2), so the refusal is raised in the start event, and the ledger is written in the end event.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import weakref
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+
+from ai_budget_callbacks.asked import asks_reasoning
+from ai_budget_callbacks.blocks import current_blocks
+from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, PriceUnknown, Refusal
+from ai_budget_callbacks.hosts import Hosts
+from ai_budget_callbacks.inflight import abandon, begin, finish, withdraw
+from ai_budget_callbacks.llama_index.extract import counted_texts, outcome_of
+from ai_budget_callbacks.llama_index.failures import judge
+from ai_budget_callbacks.llama_index.reports import Report, close_report, open_report
+from ai_budget_callbacks.llama_index.request import (
+    build_call,
+    client_url,
+    client_word,
+    embedding_texts,
+    model_name,
+    params_of,
+    sizes_of,
+)
+from ai_budget_callbacks.llama_index.streams import ask_for_usage
+from ai_budget_callbacks.llama_index.tree import span_tree
+from ai_budget_callbacks.llama_index.wrappers import is_shell
+from ai_budget_callbacks.locks import ForkSafeLock
+from ai_budget_callbacks.marks import Mark, is_wrapper, leave_mark, take_mark
+from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
+from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
+from ai_budget_callbacks.sizes import text_bytes
+from ai_budget_callbacks.usage import Call, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ai_budget_callbacks.blocks import Block
+    from ai_budget_callbacks.inflight import Target
+    from ai_budget_callbacks.llama_index.tree import Span
+
+__all__ = ["GateHandler", "Start"]
+
+log = logging.getLogger("ai_budget_callbacks")
+
+_TOLD = (CBEventType.LLM, CBEventType.EMBEDDING)
+_IGNORED = [kind for kind in CBEventType if kind not in _TOLD]
+_gates: weakref.WeakSet[GateHandler] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What is known of a call that starts.
+
+    Attributes:
+        payload: The event's, or what stands for it where there is no event.
+        given: The call's keyword arguments.
+        messages: Messages or the prompt's text; None for an embedding.
+        instance: The model, or None where no span said.
+    """
+
+    payload: Mapping[str, Any]
+    given: Mapping[str, Any]
+    messages: Sequence[Any] | None
+    instance: Any
+
+
+@dataclass(slots=True)
+class _Ongoing:
+    """A call between its start and its end."""
+
+    call: Call
+    opened: list[tuple[Meter, OpenCall]]
+    hidden_reasoning: bool = False
+    mark: Mark | None = None
+    uncounted: list[Target] = field(default_factory=list)
+    prompt: Any = field(default=None, repr=False)
+
+
+class GateHandler(BaseCallbackHandler):
+    """What both gates share. `targets()` says which meters count a call."""
+
+    def __init__(self) -> None:
+        super().__init__(event_starts_to_ignore=list(_IGNORED), event_ends_to_ignore=list(_IGNORED))
+        self._ongoing: dict[str, _Ongoing] = {}  # by call id
+        self._reports: dict[str, Report] = {}  # by event id
+        self._hosts = Hosts()
+        self._lock = ForkSafeLock()
+        _gates.add(self)
+
+    def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:
+        """Meters that count a call made under these `track()` blocks."""
+        raise NotImplementedError
+
+    def note(self, refusal: Refusal) -> None:
+        """A call was refused or crossed."""
+
+    def saw(self, *, call: bool) -> None:
+        """LlamaIndex told of something."""
+
+    def lose_all(self, reason: str) -> None:
+        """What is in flight is booked as unknown; a late end corrects it nowhere."""
+        left = [item.call.id for item in self._ongoing.values()]
+        self.forget_calls()
+        for crossing in abandon(left, reason):
+            self.note(crossing)
+
+    def forget_calls(self) -> None:
+        """In a forked child: calls in flight are the parent's to end."""
+        self._ongoing.clear()
+        self._reports.clear()
+
+    def start_trace(self, trace_id: str | None = None) -> None:
+        """Nothing to do: traces say nothing of calls."""
+
+    def end_trace(self, trace_id: str | None = None, trace_map: dict[str, list[str]] | None = None) -> None:
+        """Nothing to do."""
+
+    # -- starts
+
+    def on_event_start(
+        self,
+        event_type: CBEventType,
+        payload: dict[str, Any] | None = None,
+        event_id: str = "",
+        parent_id: str = "",
+        **kwargs: Any,
+    ) -> str:
+        """Check and hold before the request. A raise here means nothing is sent."""
+        if event_type in _TOLD and event_id not in self._reports:
+            span = span_tree.current()
+            span_tree.note_report(span)
+            self.saw(call=True)
+            if not is_shell(span, payload or {}):
+                runs = current_blocks()
+                targets = self.targets(runs)
+                if targets:
+                    self.begin(open_report(event_id, span), _start_of(event_type, payload or {}, span), targets, runs)
+        return event_id
+
+    def begin(self, report: Report, start: Start, targets: Sequence[Target], runs: tuple[Block, ...]) -> None:
+        """A report of a call starts.
+
+        Raises:
+            BudgetExceeded, PriceUnknown, LedgerError, ConfigError: Nothing may be sent.
+        """
+        self._reports[report.id] = report
+        report.gates.append(self)
+        if report.call_id in self._ongoing:
+            return  # a report inside another one that this gate was told of
+        try:
+            self._join(report)
+            call = self._call(report, start, runs, targets[0].meter)
+            self._admit(report, call, targets, runs, start)
+        except AIBudgetError as error:
+            if isinstance(error, Refusal):
+                self.note(error)
+            self._stop(report)
+            raise
+        except BaseException:  # a fault of ours: nothing is sent, and nothing stays held
+            self._stop(report)
+            raise
+        ask_for_usage(report.span, start.payload)
+
+    def _stop(self, report: Report) -> None:
+        for gate in report.gates:
+            gate.forget_report(report)
+        close_report(report)
+        withdraw(report.origin)
+
+    def forget_report(self, report: Report) -> None:
+        """Nothing of it will be sent."""
+        self._reports.pop(report.id, None)
+
+    def _join(self, report: Report) -> None:
+        """A call of the other framework around this one, whose class is a known wrapper, is the same request."""
+        mark = take_mark("llama_index", report.id)
+        if mark is not None and report.call_id != mark.call_id:
+            report.call_id, report.origin = mark.call_id, mark.origin
+
+    def _call(self, report: Report, start: Start, runs: tuple[Block, ...], meter: Meter) -> Call:
+        instance = start.instance
+        if start.messages is None:
+            texts = embedding_texts(report.span) if not report.counted else report.texts
+            report.texts, report.counted = texts or (), texts is not None
+            request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0)
+        else:
+            request = sizes_of(start.messages, params_of(instance, start.given))
+        return build_call(
+            event_id=report.call_id,
+            span=report.span,
+            provider=self._hosts.provider(meter.prices, client_url(instance), client_word(instance, start.payload)),
+            model=model_name(start.payload, instance, start.given),
+            request=request,
+            runs=runs,
+        )
+
+    def _admit(
+        self, report: Report, call: Call, targets: Sequence[Target], runs: tuple[Block, ...], start: Start
+    ) -> None:
+        ongoing = _Ongoing(call, [])
+        ongoing.hidden_reasoning = reasons_out_of_sight(call.provider, call.model) or asks_reasoning(
+            params_of(start.instance, start.given)
+        )
+        forget = functools.partial(self._ongoing.pop, call.id, None)
+        wrapper = start.instance is not None and is_wrapper(type(start.instance))
+        for target in targets:
+            try:
+                opened = begin(call, target, runs, mark=report.origin, forget=forget)
+            except PriceUnknown:
+                if not wrapper:
+                    raise
+                ongoing.uncounted.append(target)  # what it wraps has a price, or is refused itself
+                continue
+            ongoing.opened.append((target.meter, opened))
+        if any(meter.store_content for meter, _ in ongoing.opened):
+            ongoing.prompt = [getattr(message, "content", message) for message in start.messages or report.texts]
+        self._ongoing[call.id] = ongoing
+        if wrapper:
+            ongoing.mark = leave_mark(call.id, "llama_index", report.origin)
+
+    # -- ends
+
+    def on_event_end(
+        self, event_type: CBEventType, payload: dict[str, Any] | None = None, event_id: str = "", **kwargs: Any
+    ) -> None:
+        """Price and commit, then raise if a limit with `at_limit="raise"` was crossed."""
+        report = self._reports.get(event_id)
+        if report is None:
+            return
+        payload = payload or {}
+        error = payload.get(EventPayload.EXCEPTION)
+        if error is not None:
+            self.fail(report, error)
+        elif event_type == CBEventType.EMBEDDING:
+            self._end_embedding(report, payload)
+        else:
+            response = payload.get(EventPayload.RESPONSE) or payload.get(EventPayload.COMPLETION)
+            self.end(report, lambda ongoing: _answer(response, ongoing))
+
+    def _end_embedding(self, report: Report, payload: Mapping[str, Any]) -> None:
+        vectors = payload.get(EventPayload.EMBEDDINGS)
+        if vectors is None:  # core ends the event with nothing where something else than an Exception went through
+            reason = "it ended without vectors"
+            self.end(report, lambda _: Outcome(kind="unknown", reason=reason))
+            return
+        if report.counted:
+            self.end(report, lambda _: counted_texts(report.texts, vectors))
+            return
+        texts = tuple(map(str, payload.get(EventPayload.CHUNKS) or ()))  # no span said before: all of it counts
+        self.end(report, lambda _: counted_texts(texts, vectors))
+
+    def fail(self, report: Report, error: BaseException) -> None:
+        """A report ends with an exception; it is the one the caller must see, so nothing is raised over it."""
+        failure = _judge(error, report)
+        try:
+            self.end(report, lambda _: failure.outcome, failure.reason)
+        except AIBudgetError as crossing:
+            log.debug("%s", crossing)  # noted and closed by now
+
+    def end(self, report: Report, read: Any, reason: str = "") -> None:
+        """A report ends: the first of its request to end here ends the call.
+
+        Args:
+            report: The report.
+            read: Makes the outcome from the ongoing call; None gives the hold back.
+            reason: Words for the event then.
+        """
+        self._reports.pop(report.id, None)
+        with self._lock:
+            ongoing = self._ongoing.pop(report.call_id, None)
+        close_report(report)
+        if ongoing is None:
+            return
+        if ongoing.mark is not None:
+            ongoing.mark.is_open = False
+        outcome = read(ongoing)
+        if outcome is not None and ongoing.prompt is not None:
+            outcome = _with_content(outcome, ongoing.prompt)
+        self._finish(ongoing, outcome, reason)
+
+    def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str) -> None:
+        """End the call at every meter; the first thing that must be raised is raised after all have committed."""
+        first: AIBudgetError | None = None
+        for meter, opened in ongoing.opened:
+            try:
+                finish(opened, meter, outcome, reason)
+            except AIBudgetError as error:
+                first = first or error
+            except Exception:
+                # ours, not the user's: the answer is theirs all the same, and the hold is swept as unknown
+                log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
+        if ongoing.uncounted and ongoing.mark is not None and ongoing.mark.taken_by is None:
+            self.book_spent(ongoing.call, outcome, ongoing.uncounted)
+        if first is not None:
+            if isinstance(first, BudgetExceeded):
+                self.note(first)
+            raise first
+
+    def book_unreported(self, span: Span, start: Start, outcome: Outcome) -> None:
+        """Book a request that no event reported, after it was made."""
+        runs = current_blocks()
+        targets = self.targets(runs)
+        if targets:
+            report = Report(id=span.id, call_id=span.id, span=span, origin=object())
+            self.book_spent(self._call(report, start, runs, targets[0].meter), outcome, targets)
+
+    def book_spent(self, call: Call, outcome: Outcome | None, targets: Sequence[Target]) -> None:
+        """Book a request that nothing could hold or refuse before it was sent."""
+        for target in targets:
+            if outcome is None:
+                continue
+            try:
+                target.meter.book_spent(call, outcome, extra=target.extra, scopes=target.scopes)
+            except BudgetExceeded as crossing:
+                self.note(crossing)
+
+
+def _start_of(event_type: CBEventType, payload: dict[str, Any], span: Span | None) -> Start:
+    given = payload.get(EventPayload.ADDITIONAL_KWARGS)
+    messages: Sequence[Any] | None = None
+    if event_type == CBEventType.LLM:
+        prompt = payload.get(EventPayload.PROMPT)
+        messages = payload.get(EventPayload.MESSAGES) if prompt is None else [prompt]
+    return Start(
+        payload=payload,
+        given=given if given is not None else {},
+        messages=(messages or ()) if event_type == CBEventType.LLM else None,
+        instance=span.instance if span is not None else None,
+    )
+
+
+def _answer(response: Any, ongoing: _Ongoing) -> Outcome:
+    """What an end event says; an answer that our own reader cannot read is booked as unknown, loudly."""
+    try:
+        return outcome_of(response, hidden_reasoning=ongoing.hidden_reasoning, asked_speed=ongoing.call.request.speed)
+    except Exception as error:
+        log.exception("An answer of %r could not be read and is booked as unknown.", ongoing.call.model)
+        return Outcome(
+            kind="unknown", reason=f"its usage could not be read ({type(error).__name__})", response=response
+        )
+
+
+def _judge(error: BaseException, report: Report) -> Any:
+    try:
+        return judge(error, report.last)
+    except Exception as fault:
+        log.exception("A failure could not be judged and is booked as unknown.")
+        reason = f"its failure could not be judged ({type(fault).__name__})"
+        return replace(judge(error), outcome=Outcome(kind="unknown", reason=reason), reason=reason)
+
+
+def _with_content(outcome: Outcome, prompt: Any) -> Outcome:
+    response = outcome.response
+    message = getattr(response, "message", None)
+    answer = getattr(message, "content", None) if message is not None else getattr(response, "text", None)
+    return replace(outcome, content={"prompt": prompt, "completion": answer})
+
+
+def _forget_the_parents_calls() -> None:
+    span_tree.forget()
+    for gate in list(_gates):
+        gate.forget_calls()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_parents_calls)

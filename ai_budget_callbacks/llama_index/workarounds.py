@@ -1,0 +1,64 @@
+"""What LlamaIndex lacks, each with its reason and versions. Nothing else in this folder reaches past its public names.
+
+1. No event tells which instance a callback event comes from, and none tells that a stream was dropped unread: both
+   are read from spans, whose handlers get the instance and the result (llama-index-core 0.12 to 0.14).
+2. Engines replace the callback manager of a model they are given (`BaseSynthesizer.__init__`, run-llama/llama_index
+   issue 16311): the gates are put back when the model's next method starts (`put_first`).
+3. Provider-native `structured_predict` sends without any event, and a span handler cannot raise (`Dispatcher` swallows
+   every exception): the prompt it is about to format refuses instead (`refuse_prompt`).
+4. `dispatcher.span` gives a span's id to its handlers and keeps the current one in a ContextVar; that ContextVar has
+   no other reader than this name, which has been at this place since core 0.11.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.instrumentation.span import active_span_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+
+__all__ = ["active_span_id", "put_first", "refuse_prompt", "take_back"]
+
+
+def put_first(instance: Any, gates: Sequence[BaseCallbackHandler]) -> None:
+    """Have these handlers told first by the manager of a model.
+
+    They stand first so that tracers do not see refused calls, and so that one that raises at an end does not hide the
+    end. Handlers are put in, never taken out: another thread may be going through the same list, and one that is
+    there twice takes no notice of being told twice.
+    """
+    manager = getattr(instance, "callback_manager", None)
+    if not isinstance(manager, CallbackManager):
+        manager = instance.callback_manager = CallbackManager([])
+    handlers = manager.handlers
+    for gate in reversed(gates):
+        if not any(item is gate for item in handlers[: len(gates)]):
+            handlers.insert(0, gate)
+
+
+def refuse_prompt(prompt: Any, refuses: Callable[[], None]) -> None:
+    """Have a prompt's `format_messages` call this first; `structured_predict` formats its prompt before it sends.
+
+    Measured with llms-anthropic 0.12.3, llms-google-genai 0.11.3 and llms-openai 0.8.3: all their native paths do.
+
+    Args:
+        prompt: A prompt template.
+        refuses: Raises where it is called for a refused call, and not for another one with the same prompt.
+    """
+    original = prompt.format_messages
+
+    def format_messages(*args: Any, **kwargs: Any) -> Any:
+        refuses()
+        return original(*args, **kwargs)
+
+    prompt.__dict__["format_messages"] = format_messages
+
+
+def take_back(prompt: Any) -> None:
+    """Leave a prompt as it was."""
+    prompt.__dict__.pop("format_messages", None)
