@@ -1,23 +1,12 @@
-"""Was the handler given to LangChain, and as an object? What is attached wrongly counts nothing, and must say so."""
+"""Was the handler given to LangChain as an object? Its class counts nothing, and must say so."""
 
 from __future__ import annotations
 
-import logging
-import os
-import weakref
 from typing import Any
 
 from ai_budget_callbacks.errors import ConfigError
 
-__all__ = ["ClassGiven", "InstanceOnly", "Sight"]
-
-log = logging.getLogger("ai_budget_callbacks")
-
-_UNSEEN = (
-    "This handler has seen no LangChain event, so it counts and limits nothing. Give it in "
-    'config={"callbacks": [handler]} of the outermost call, or in the model\'s constructor.'
-)
-_forks = 0  # a process that forked does not know what its children did with its handlers
+__all__ = ["ClassGiven", "InstanceOnly"]
 
 
 class ClassGiven(ConfigError, AttributeError):
@@ -50,36 +39,3 @@ class InstanceOnly:
     ignore_chain = OfInstance(lambda _: False)
     ignore_agent = OfInstance(lambda _: False)
     ignore_retriever = OfInstance(lambda _: False)
-
-
-class Sight:
-    """Whether a handler has seen an event; says once, at the latest at its end, that it has not.
-
-    Args:
-        handler: The handler.
-    """
-
-    def __init__(self, handler: object) -> None:
-        self.event = False
-        self._said = False
-        self._made_in = (os.getpid(), _forks)
-        weakref.finalize(handler, self._at_its_end)  # also at the process's exit
-
-    def say_if_none(self) -> None:
-        """Warn that nothing was seen; once."""
-        if not self.event and not self._said:
-            self._said = True
-            log.warning("%s", _UNSEEN)
-
-    def _at_its_end(self) -> None:
-        if self._made_in == (os.getpid(), _forks):
-            self.say_if_none()
-
-
-def _note_fork() -> None:
-    global _forks  # noqa: PLW0603 - one count for the process
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_parent=_note_fork)

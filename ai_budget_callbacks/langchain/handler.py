@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from ai_budget_callbacks.attachment import Sight, check_given
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.budget import Budget
 from ai_budget_callbacks.calltree import call_tree
@@ -13,7 +13,7 @@ from ai_budget_callbacks.charges import charge_call, spent
 from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, Refusal
 from ai_budget_callbacks.inflight import Target
 from ai_budget_callbacks.langchain.around import look_around
-from ai_budget_callbacks.langchain.attached import InstanceOnly, Sight
+from ai_budget_callbacks.langchain.attached import InstanceOnly
 from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.meter import Meter
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["BudgetCallbackHandler"]
 
 
-_OF_BUDGETS = frozenset(item.name for item in fields(Budget) if item.init)
+_UNSEEN = (
+    "This handler has seen no LangChain event, so it counts and limits nothing. Give it in "
+    'config={"callbacks": [handler]} of the outermost call, or in the model\'s constructor.'
+)
 
 
 class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
@@ -53,7 +56,7 @@ class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
         super().__init__()
         meters = [item for item in budgets if isinstance(item, Meter)]
         limits = [item for item in budgets if isinstance(item, Budget)]
-        _check_given(budgets, meters, meter_options)
+        check_given(budgets, meter_options)
         if meters and meter_options:
             raise ConfigError(f"A meter was given, so these options belong to it: {', '.join(meter_options)}.")
         self._owns_meter = not meters
@@ -65,7 +68,7 @@ class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
         self._targets = (Target(meter=self.meter, extra=self._attached, scopes=(self.id,)),)
         self._refusal: Refusal | None = None
         self._closed = False
-        self._sight = Sight(self)
+        self._sight = Sight(self, _UNSEEN)
 
     def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:  # noqa: ARG002 - as its base has it
         """This handler's own meter, whatever blocks are around."""
@@ -148,20 +151,3 @@ class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
         self.lost([*self._ongoing, *self._fees])  # what is in flight is booked as unknown while the ledger is open
         if self._owns_meter:
             self.meter.close()
-
-
-def _check_given(given: Sequence[object], meters: Sequence[Meter], options: Mapping[str, Any]) -> None:
-    """Refuse what is no budget, with what to write instead."""
-    limits = [f"{name}={value!r}" for name, value in options.items() if name in _OF_BUDGETS]
-    if limits:
-        raise ConfigError(f"A limit is given as a budget: BudgetCallbackHandler(Budget({', '.join(limits)})).")
-    for item in given:
-        if isinstance(item, (list, tuple)):
-            raise ConfigError(
-                "BudgetCallbackHandler takes budgets one by one, BudgetCallbackHandler(Budget(…), Budget(…)), not in a "
-                f"{type(item).__name__}: {item!r}."
-            )
-        if not isinstance(item, (Budget, Meter)):
-            raise ConfigError(f"BudgetCallbackHandler takes budgets and at most one meter; {item!r} is neither.")
-    if len(meters) > 1:
-        raise ConfigError(f"BudgetCallbackHandler takes budgets and at most one meter; {len(meters)} were given.")
