@@ -1,4 +1,4 @@
-"""Reports that are never a call: of methods that only call another one, which reports itself, and of core's mocks."""
+"""Reports that are never a call: of methods that only call another one, which reports itself, and of mocks."""
 
 from __future__ import annotations
 

@@ -91,6 +91,10 @@ class PriceBook:
             self._cards[key] = card
         return card
 
+    def knows(self, provider: str, model: str, at: datetime) -> bool:
+        """Whether there is a price for a model."""
+        return isinstance(self.card(provider, model, Terms(), at), RateCard)
+
     def own(self, provider: str, model: str) -> RateCard | None:
         """The user's own card for a model, or None."""
         if not self._own:
