@@ -200,6 +200,8 @@ class track:  # noqa: N801 - reads as a statement: `with track(â€¦)`, `@track(â€
         from ai_budget_callbacks.budget import Budget as BudgetType
 
         for item in budgets:
+            if inspect.isroutine(item):
+                raise ConfigError(f"Write @track() above {item.__name__}, with parentheses; budgets go into them.")
             if not isinstance(item, BudgetType):
                 raise ConfigError(f"track() takes budgets, then keywords; {item!r} is no Budget.")
         self._budgets = budgets

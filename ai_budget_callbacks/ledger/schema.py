@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from ai_budget_callbacks.errors import LedgerError
 
-__all__ = ["inspect", "migrate"]
+__all__ = ["inspect", "is_current", "migrate"]
 
 _migrations = Migrations("ai_budget_callbacks")
 
@@ -105,7 +105,21 @@ def m003_path(db: Database) -> None:
     db.execute("ALTER TABLE entry ADD COLUMN path TEXT")
 
 
+_ALL = {"m001_books", "m002_views", "m003_path"}
 _OURS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'ai_budget_callbacks'"
+
+
+def _tables(conn: Any) -> set[str]:
+    return {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+
+
+def _applied(conn: Any) -> set[str]:
+    return {row[0] for row in conn.execute(_OURS).fetchall()} if "_sqlite_migrations" in _tables(conn) else set()
+
+
+def is_current(conn: Any) -> bool:
+    """Whether a file has every migration of this code."""
+    return _applied(conn) >= _ALL
 
 
 def inspect(conn: Any, path: str) -> None:
@@ -114,15 +128,14 @@ def inspect(conn: Any, path: str) -> None:
     Raises:
         LedgerError: It is.
     """
-    tables = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
-    ours = {row[0] for row in conn.execute(_OURS).fetchall()} if "_sqlite_migrations" in tables else set()
+    tables, ours = _tables(conn), _applied(conn)
     others = sorted(tables - {"_sqlite_migrations"})
     if others and not ours:
         raise LedgerError(
             f"{path} is no ledger: it is another program's database (with {', '.join(others[:3])}). "
             "Nothing was written to it; give the ledger a file of its own."
         )
-    newer = sorted(ours - {"m001_books", "m002_views", "m003_path"})
+    newer = sorted(ours - _ALL)
     if newer:
         raise LedgerError(
             f"The ledger {path} was written by a newer ai-budget-callbacks (it has {', '.join(newer)}). "

@@ -197,7 +197,7 @@ class GateHandler(BaseCallbackHandler):
         if start.messages is None:
             texts = embedding_texts(report.span) if not report.counted else report.texts
             report.texts, report.counted = texts or (), texts is not None
-            request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0)
+            request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0, output=False)
         else:
             request = sizes_of(start.messages, params_of(instance, start.given))
         return build_call(

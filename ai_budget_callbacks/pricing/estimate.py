@@ -105,7 +105,7 @@ def expected(call: Call, cards: Sequence[RateCard], learned: Learned) -> Estimat
     """
     request = call.request
     input_tokens = expected_input(request, learned)
-    output_tokens = 0 if _input_only(cards) else _expected_output(call, learned)
+    output_tokens = _expected_output(call, learned) if request.output else 0
     return _estimate(call, cards, input_tokens, output_tokens, hosted=len(request.hosted_tools))
 
 
@@ -140,16 +140,12 @@ def worst_case(call: Call, cards: Sequence[RateCard]) -> Estimate | Unpriced:
         + FRAMING_PER_TOOL * request.tools
         + FRAMING_PER_REQUEST
     )
-    if _input_only(cards):
+    if not request.output:
         return _estimate(call, cards, input_tokens, 0)
     per_choice = request.max_output_tokens or max_output_tokens(call.provider, call.model)
     if per_choice is None:
         return Unpriced(reason=f"the maximum output of {call.model} is not known; set max_tokens on the model")
     return _estimate(call, cards, input_tokens, per_choice * request.choices)
-
-
-def _input_only(cards: Sequence[RateCard]) -> bool:
-    return bool(cards) and not any(card.free or card.rate("output_text") for card in cards)
 
 
 def _estimate(

@@ -17,7 +17,16 @@ from decimal import Decimal
 
 import pytest
 
-from ai_budget_callbacks import Budget, BudgetExceeded, ConfigError, LedgerError, PriceUnknown, UsageMissing, track
+from ai_budget_callbacks import (
+    Budget,
+    BudgetExceeded,
+    ConfigError,
+    LedgerError,
+    Price,
+    PriceUnknown,
+    UsageMissing,
+    track,
+)
 from ai_budget_callbacks import scope as scopes
 from ai_budget_callbacks.demo.loopback import Reply
 from tests.adapters.drivers import QUESTION, taken
@@ -103,6 +112,50 @@ def test_an_unknown_model_is_refused_before_it_is_sent(adapter, serve, handler, 
     with pytest.raises(PriceUnknown, match="my-own"):
         adapter(far, handler(Budget(usd="0.50")), model="my-own").call()
     audit(far, ledger, requests=0, entries=0, usd="0")
+
+
+def test_a_chat_model_whose_price_has_no_output_is_refused_before_it_is_sent(adapter, serve, handler, ledger):
+    far = serve(ANSWER, prices={"my-own": {"input": "1", "output": "1"}})
+    budget = handler(Budget(usd="0.0006"), prices={"my-own": Price(input="1")})
+    for _ in range(5):
+        with pytest.raises(PriceUnknown, match="the price of 'my-own' has no output"):
+            adapter(far, budget, model="my-own").call()
+    audit(far, ledger, requests=0, entries=0, usd="0")
+
+
+# -- a handler that is not attached, or wrongly made
+
+UNSEEN = "so it counts and limits nothing"
+
+
+@pytest.mark.parametrize("ask", ["exceeded", "raise_if_exceeded", "summary", "tree", "collected"])
+def test_a_handler_that_is_attached_nowhere_says_so_once(adapter, serve, caplog, ask):
+    far, budget = serve(ANSWER), adapter.handler(Budget(calls=1), ledger=":memory:")
+    adapter(far).call()
+    for _ in range(2):
+        if ask != "collected" and callable(found := getattr(budget, ask)):
+            found()
+    found = None
+    del budget
+    gc.collect()
+    assert sum(UNSEEN in record.message for record in caplog.records) == 1
+
+
+def test_a_handler_that_saw_a_call_does_not_say_so(adapter, serve, caplog):
+    budget = adapter.handler(Budget(calls=1), ledger=":memory:")
+    adapter(serve(ANSWER), budget).call()
+    assert not budget.exceeded
+    budget.close()
+    del budget
+    gc.collect()
+    assert not any(UNSEEN in record.message for record in caplog.records)
+
+
+def test_wrong_arguments_say_what_is_right(adapter):
+    with pytest.raises(ConfigError, match=r"BudgetCallbackHandler\(Budget\(usd='1'\)\)"):
+        adapter.handler(usd="1")
+    with pytest.raises(ConfigError, match="one by one"):
+        adapter.handler([Budget(calls=1)])
 
 
 # -- refuse

@@ -93,6 +93,18 @@ FIELD_HELP = "use user, thread, agent, node, tool, model, provider, framework, o
             {"usd": "1", "match": {"models": "gpt-5*"}},
             "match='models': did you mean 'model'? For a metadata key of that name write 'metadata.models'.",
         ),
+        (
+            {"usd": "1", "by": "step"},
+            "by='step': did you mean 'node'? For a metadata key of that name write 'metadata.step'.",
+        ),
+        (
+            {"usd": "1", "by": ("user", "Run")},
+            "by='Run': did you mean per=\"run\"? For a metadata key of that name write 'metadata.Run'.",
+        ),
+        (
+            {"usd": "1", "match": {"day": "x"}},
+            "match='day': did you mean per=\"day\"? For a metadata key of that name write 'metadata.day'.",
+        ),
         ({"usd": "1", "by": "user id"}, f"by='user id' is no field; {FIELD_HELP}"),
         ({"usd": "1", "by": ("",)}, f"by='' is no field; {FIELD_HELP}"),
         ({"usd": "1", "by": (3,)}, f"by=3 is no field; {FIELD_HELP}"),

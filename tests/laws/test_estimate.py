@@ -137,7 +137,7 @@ def sizes(found: Estimate | Unpriced) -> tuple[int, int, str]:
             (200_528, 100, "2.408586"),
         ),
         # embeddings have no output: 8528 x 0.02
-        ("openai", "text-embedding-3-small", {"text_bytes": 8_000}, (8_528, 0, "0.00017056")),
+        ("openai", "text-embedding-3-small", {"text_bytes": 8_000, "output": False}, (8_528, 0, "0.00017056")),
         # Azure at OpenAI's standard list: 1528 x 2.50 + 16384 x 10
         ("azure", "gpt-4o", {"text_bytes": 1_000}, (1_528, 16_384, "0.16766")),
     ],
@@ -309,7 +309,7 @@ def test_a_pinned_tier_without_a_price_has_no_worst_case():
         # the long rate where the guess is long: (750000 / 2.5 + 16) x 5 + 10 x 22.50
         ("openai", "gpt-5.4", {"text_bytes": 750_000, "max_output_tokens": 10}, (300_016, 10, "1.500305")),
         # embeddings: no output; 416 x 0.02
-        ("openai", "text-embedding-3-small", {"text_bytes": 1_000}, (416, 0, "0.00000832")),
+        ("openai", "text-embedding-3-small", {"text_bytes": 1_000, "output": False}, (416, 0, "0.00000832")),
     ],
     ids=str,
 )
