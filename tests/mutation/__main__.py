@@ -36,7 +36,7 @@ TESTS = {
         "usage/anthropic": READERS,
         "usage/wire": ("tests/laws/test_wire.py",),
         "usage/__init__": READERS,
-        "pricing/card": PRICES,
+        "pricing/card": ("tests/laws/test_card.py", *PRICES),
         "pricing/reported": ("tests/laws/test_reported.py",),
         "pricing/corrections": PRICES,
         "pricing/book": PRICES,
