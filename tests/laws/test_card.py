@@ -95,3 +95,12 @@ def test_each_bucket_of_a_price_of_ones_own_costs_what_its_kind_costs(bucket, pi
 def test_a_fee_that_is_no_amount_is_named(field, bucket):
     with pytest.raises(ConfigError, match=rf"^Price\({bucket}\) must be a decimal number such as '0\.50', not 'dear'"):
         Price(input="1", **{field: "dear"})
+
+
+def test_the_fee_of_a_request_is_one_line_of_one():
+    book = PriceBook({"mine": Price(input="1", request="0.25")})
+    cost = book.price(usage(input_uncached=2), provider="any", model="mine", requested=None, at=NOW)
+    assert [(line.bucket, line.count, line.amount_pico) for line in cost.lines] == [
+        ("input_uncached", 2, 2_000_000),
+        ("request_fee", 1, 250_000_000_000),
+    ]

@@ -39,7 +39,7 @@ TESTS = {
         "pricing/card": ("tests/laws/test_card.py", *PRICES),
         "pricing/reported": ("tests/laws/test_reported.py",),
         "pricing/corrections": PRICES,
-        "pricing/book": PRICES,
+        "pricing/book": ("tests/laws/test_book.py", *PRICES),
         "pricing/estimate": PRICES,
         "pricing/catalogue": PRICES,
         "budget": ("tests/laws/test_budget.py",),
