@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.pricing import Price, PriceBook, RateCard, Unpriced
 from ai_budget_callbacks.usage import Terms
 from tests.support.goldens import NOW, usage
@@ -118,3 +119,12 @@ def test_a_card_is_the_same_one_the_second_time():
     first = book.card("openai", "gpt-4o", Terms(), NOW)
     assert isinstance(first, RateCard)
     assert book.card("openai", "gpt-4o", Terms(), NOW + timedelta(seconds=59)) is first
+
+
+def test_a_price_of_one_use_with_a_second_rate_is_refused():
+    with pytest.raises(ConfigError, match="must be what one use costs"):
+        PriceBook({"tool/search": Price(web_search="1", request="0.5")})
+
+
+def test_a_free_model_has_no_rates():
+    assert dict(PriceBook({"llama": "free"}).own("any", "llama").rates) == {}
