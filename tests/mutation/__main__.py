@@ -45,7 +45,7 @@ TESTS = {
         "budget": ("tests/laws/test_budget.py",),
         "booking": ("tests/laws/test_booking.py",),
         "admission": ("tests/laws/test_admission.py",),
-        "ledger/rows": LEDGER,
+        "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
         "ledger/owner": LEDGER,
         "ledger/verify": LEDGER,
         "ledger/sqlite": LEDGER,
