@@ -46,7 +46,7 @@ TESTS = {
         "booking": ("tests/laws/test_booking.py",),
         "admission": ("tests/laws/test_admission.py",),
         "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
-        "ledger/owner": LEDGER,
+        "ledger/owner": ("tests/contract/test_owner.py", "tests/contract/test_ledger.py"),
         "ledger/verify": LEDGER,
         "ledger/sqlite": LEDGER,
         "learned": ("tests/contract/test_learned.py", "tests/contract/test_meter.py"),
