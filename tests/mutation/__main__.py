@@ -41,7 +41,7 @@ TESTS = {
         "pricing/corrections": PRICES,
         "pricing/book": ("tests/laws/test_book.py", *PRICES),
         "pricing/estimate": PRICES,
-        "pricing/catalogue": PRICES,
+        "pricing/catalogue": ("tests/laws/test_catalogue.py", *PRICES),
         "budget": ("tests/laws/test_budget.py",),
         "booking": ("tests/laws/test_booking.py",),
         "admission": ("tests/laws/test_admission.py",),
