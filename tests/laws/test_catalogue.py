@@ -119,6 +119,7 @@ def test_what_has_no_price_says_why():
     name = catalogue().name
     assert name == "genai-prices 0.2.3"
     assert reason("openai", "nothing") == f"{name} does not know 'nothing' of provider 'openai'"
+    assert reason("azure", "phi-4-reasoning:free") == f"{name} has no price for phi-4-reasoning:free of azure"
     assert reason("openai", "gpt-4o", speed="fast") == f"{name} has no price for gpt-4o at speed=fast"
     assert reason("azure", "gpt-4o", batch=True) == f"{name} has no price for gpt-4o at processing=batch"
     assert (
