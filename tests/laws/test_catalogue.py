@@ -160,6 +160,8 @@ def test_the_tiers_that_may_be_served(provider, model, tiers):
         ("mistral", "magistral-small-2509", "magistral-small", "prefix"),
         ("google", "gemini-3.5-flash-001", "gemini-3.5-flash", "prefix"),  # the pattern is open at its end
         ("google", "gemini-2.5-pro-preview-06-05", "gemini-2.5-pro", "prefix"),
+        ("google", "gemini-2.5-flash-lite-preview", "gemini-2.5-flash-lite", "exact"),
+        ("google", "gemini-2.5-flash-lite-preview-2025-06-17", "gemini-2.5-flash-lite", "dated"),
         ("openai", "computer-use-anything", "computer-use", "prefix"),
     ],
 )
