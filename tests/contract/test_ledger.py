@@ -487,6 +487,16 @@ def test_a_second_claim_under_a_stricter_limit_is_refused_by_it(ledger, limit):
     assert state(ledger, USD) == (0, 300), "a refused second claim must leave the first hold as it was"
 
 
+@pytest.mark.parametrize(("spent", "beside"), [(700, 0), (400, 300)])
+def test_a_second_claim_needs_room_besides_the_calls_own_hold(ledger, spent, beside):
+    ledger.settle(posting("spent", spent), keys=[USD])
+    ledger.reserve(claim("beside", want(USD, beside)))
+    ledger.reserve(claim("a", want(USD, 0, LIMIT)))
+    refusal = refused(ledger, "a", want(USD, 0, 700))
+    assert (refusal.want, refusal.spent, refusal.held) == (want(USD, 0, 700), spent, beside)
+    assert ledger.reserve(claim("a", want(USD, 0, 701))).call.id == "a"
+
+
 def test_a_second_claim_may_take_a_partial_hold(ledger):
     ledger.reserve(claim("a", want(USD, 300, LIMIT)))
     ledger.settle(posting("other", 700), keys=[OTHER])
@@ -591,6 +601,35 @@ def test_a_late_settle_makes_the_books_as_if_it_had_come_in_time(ledger, actual)
     assert everything(ledger) == everything(ledger, scope="handler-1") == [unknown, entry]
     assert state(ledger, key("nobody")) == (0, 0)
     assert ledger.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("late", "spent"),
+    [
+        ({"pico": 300}, "0.000000000300"),
+        ({"pico": 900}, "0.000000000900"),
+        ({"pico": 0, "status": "free", "calls": 0}, "0.000000000000"),
+        ({"pico": None, "status": "unpriced", "keep": True}, "0.000000000700"),
+        ({"pico": 300, "status": "estimated", "keep": True}, "0.000000000300"),  # seen, though its hold is booked
+    ],
+    ids=str,
+)
+def test_the_files_sums_count_a_corrected_call_once(store, ledger, late, spent):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), want(CALLS, 1, 9), expires=NOW, run_id="run-1"))
+    ledger.sweep(NOW)
+    views = ("runs", "spend_by_day", "spend_by_model")
+    sums = lambda: {view: store.sql(f"SELECT calls, spent_usd FROM {view}") for view in views}  # noqa: E731
+    assert sums() == dict.fromkeys(views, [(1, "0.000000000700")])
+    ledger.settle(posting(call("a", run_id="run-1"), **late))
+    assert sums() == dict.fromkeys(views, [(1, spent)]), "a lost call and its late answer were added up"
+
+
+def test_a_correction_on_a_later_day_takes_back_what_was_too_much(store, ledger):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), expires=NOW))
+    ledger.sweep(NOW)
+    ledger.settle(posting("a", 300, at=NOW + 24 * HOUR))
+    days = [("2026-03-01", "0.000000000700"), ("2026-03-02", "-0.000000000400")]
+    assert store.sql("SELECT day, spent_usd FROM spend_by_day ORDER BY day") == days
 
 
 @pytest.mark.parametrize("status", ["free", "estimated"])
@@ -798,6 +837,37 @@ def test_balances_reads_what_is_asked_and_creates_nothing(ledger):
 # -- the books check themselves
 
 
+def test_the_runs_that_booked_last_come_first(ledger):
+    for number, run in enumerate(("r1", "r2", "r1", None, "r3")):
+        ledger.settle(posting(call(f"c{number}", run_id=run), 10))
+    assert ledger.latest_runs(9) == ["r3", "r1", "r2"]
+    assert ledger.latest_runs(2) == ["r3", "r1"]
+
+
+def test_a_ledger_says_which_budgets_it_has_seen(ledger):
+    assert ledger.known_budgets() == []
+    ledger.register([durable()])
+    ledger.register([durable(usd="7.5"), durable(name="words", usd=None, tokens=9)])
+    found = {k.key: (k.budget.name, k.budget.unit, k.budget.limit, k.budget.per) for k in ledger.known_budgets()}
+    assert found == {
+        "team": ("team", "usd", 7_500_000_000_000, "month"),
+        "words": ("words", "tokens", 9, "month"),
+    }
+
+
+def test_a_ledger_says_how_much_is_in_it(ledger):
+    empty = ledger.status()
+    assert (dict(empty.entries), empty.first_at, empty.last_at, empty.open_holds) == ({}, None, None, 0)
+    ledger.settle(posting("a", 10, at=NOW + HOUR))
+    ledger.settle(posting("b", 10, at=NOW))
+    ledger.settle(posting("c", None, status="unpriced", at=NOW + 2 * HOUR))
+    ledger.reserve(claim("d", want(USD, 1, LIMIT)))
+    full = ledger.status()
+    assert (dict(full.entries), full.open_holds) == ({"priced": 2, "unpriced": 1}, 1)
+    assert (full.first_at, full.last_at) == (NOW, NOW + 2 * HOUR)
+    assert full.size_bytes >= 4096
+
+
 def test_good_books_verify(ledger):
     swept(ledger, want(USD, 700), want(CALLS, 1), pico=9)
     ledger.settle(posting("a", 80))
@@ -988,3 +1058,17 @@ def test_what_was_settled_is_there_for_the_next_opener(store, ledger):
         assert again.settle(posting("a", 80)).fresh is False
     assert store.open(durability="power").settle(posting("b", 20), keys=[USD]).fresh
     assert state(ledger, USD) == (100, 5), "two openers of one ledger see different money"
+
+
+def test_an_older_file_gets_the_sums_that_count_a_correction_once(store, ledger):
+    if not store.shared:
+        pytest.skip("a store in memory ends with its process")
+    ledger.settle(posting("a", 300))
+    ledger.close()
+    store.sql(
+        "DELETE FROM _sqlite_migrations WHERE name = 'm004_corrections'",
+        "DROP VIEW runs",
+        "CREATE VIEW runs AS SELECT 'counted twice' AS spent_usd",
+    )
+    store.open()
+    assert store.sql("SELECT spent_usd FROM runs") == [("0.000000000300",)]
