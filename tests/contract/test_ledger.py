@@ -1072,3 +1072,64 @@ def test_an_older_file_gets_the_sums_that_count_a_correction_once(store, ledger)
     )
     store.open()
     assert store.sql("SELECT spent_usd FROM runs") == [("0.000000000300",)]
+
+
+# -- what a settle hands back, and odd books
+
+
+def test_a_settle_names_the_balances_it_was_given(ledger):
+    settled = ledger.settle(posting("a", 5), keys=[USD, OTHER])
+    assert sorted(settled.keys.values(), key=str) == sorted([USD, OTHER], key=str)
+    assert settled.keys.keys() == settled.moved.keys()
+    ledger.reserve(claim("b", want(USD, 5, LIMIT)))
+    assert dict(ledger.settle(posting("b", 5), keys=[OTHER]).keys) == {}
+
+
+def test_a_late_settle_says_what_each_balance_has_spent_after_it(ledger):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), expires=NOW))
+    ledger.sweep(NOW)
+    ledger.settle(posting("other", 50), keys=[USD])
+    late = ledger.settle(posting("a", 300))
+    assert (list(late.moved.values()), late.entry.booked_pico) == ([(-400, 350)], -400)
+
+
+def test_an_adjustment_is_the_whole_difference(ledger):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), expires=NOW))
+    ledger.sweep(NOW)
+    assert ledger.settle(posting("a", 0, status="free", calls=0)).entry.booked_pico == -700
+    ledger.settle(posting("b", None, status="unknown"), keys=[USD])
+    assert ledger.settle(posting("b", 300)).entry.booked_pico == 300
+
+
+def test_a_hold_of_the_least_amount_is_kept(ledger):
+    ledger.reserve(claim("a", want(USD, 1, LIMIT)))
+    assert ledger.settle(posting("a", None, status="unpriced", keep=True)).entry.booked_pico == 1
+
+
+def test_a_lost_call_counts_as_a_call_whatever_was_held(ledger):
+    ledger.reserve(claim("a", want(CALLS, 0, 9), expires=NOW))
+    ledger.sweep(NOW)
+    assert state(ledger, CALLS) == (1, 0)
+
+
+def test_a_hold_that_is_not_due_does_not_hide_those_that_are(store, ledger):
+    ledger.reserve(claim("a", want(USD, 10, LIMIT)))
+    ledger.reserve(claim("b", want(USD, 20, LIMIT), expires=NOW))
+    store.sql("UPDATE hold SET owner = 'another-host|1|1|1' WHERE call_id = 'a'")
+    assert [entry.call_id for entry in ledger.sweep(NOW)] == ["b"]
+    assert state(ledger, USD) == (20, 10)
+
+
+def test_a_second_hold_of_a_booked_call_is_given_back(store, ledger):
+    ledger.settle(posting("a", 80), keys=[USD])
+    ledger.reserve(claim("b", want(USD, 50, LIMIT), want(CALLS, 1, 9)))
+    store.sql("UPDATE hold SET call_id = 'a'")
+    assert not ledger.settle(posting("a", 80)).fresh
+    assert (state(ledger, USD), state(ledger, CALLS), ledger.open_holds()) == ((80, 0), (0, 0), 0)
+    assert ledger.verify() == []
+
+
+def test_content_is_kept_where_the_user_asked_for_it(store, ledger):
+    ledger.settle(posting("a", 80, content='{"in":"hi"}'))
+    ledger.settle(posting("b", 80))
+    assert store.sql("SELECT content FROM entry ORDER BY id") == [('{"in":"hi"}',), (None,)]
