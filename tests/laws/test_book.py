@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ai_budget_callbacks.errors import ConfigError
-from ai_budget_callbacks.pricing import Price, PriceBook, RateCard, Unpriced
+from ai_budget_callbacks.pricing import Price, PriceBook, RateCard, Source, Unpriced
 from ai_budget_callbacks.usage import Terms
 from tests.support.goldens import NOW, usage
 
@@ -126,5 +126,9 @@ def test_a_price_of_one_use_with_a_second_rate_is_refused():
         PriceBook({"tool/search": Price(web_search="1", request="0.5")})
 
 
-def test_a_free_model_has_no_rates():
-    assert dict(PriceBook({"llama": "free"}).own("any", "llama").rates) == {}
+def test_a_price_of_ones_own_says_that_the_user_declared_it():
+    book = PriceBook({"Mine": Price(input="1"), "llama": "free"})
+    mine, llama = book.own("any", "mine"), book.own("any", "llama")
+    assert mine.source == Source(kind="user", name="prices['Mine']", model="Mine", rule="declared", terms="standard")
+    assert llama.source == Source(kind="user", name="prices['llama']", model="llama", rule="declared", terms="free")
+    assert (mine.free, llama.free, dict(llama.rates)) == (False, True, {})
