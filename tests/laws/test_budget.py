@@ -552,3 +552,17 @@ def test_a_metadata_key_that_only_resembles_a_field_is_a_key():
 
 def test_budgets_that_differ_have_hashes_that_differ():
     assert len({hash(Budget(usd=f"{number}")) for number in range(1, 9)}) == 8
+
+
+def test_the_identity_that_stands_in_ledgers_by_hand():
+    budget = Budget(usd="1", per="day", by=("user", "job"), match={"provider": "openai", "model": "gpt*"}, name="n")
+    assert budget.identity == (
+        '{"by": ["user", "job"], "match": {"model": "gpt*", "provider": "openai"}, "per": "day", "tz": "UTC", "unit": "usd"}'
+    )
+
+
+def test_warnings_come_in_the_order_of_their_amounts():
+    budget = Budget(usd="1", warn_at=("0.8", "0.0000005", "1"))
+    assert [amount for _, amount in budget.warn_marks] == [500_000, 800_000_000_000, PICO]
+    with pytest.raises(ConfigError):
+        Budget(usd="1", warn_at=("1.000001",))
