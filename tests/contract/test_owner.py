@@ -37,6 +37,7 @@ def test_a_forked_child_is_another_owner():
 @pytest.mark.parametrize("rest", ["1|1|1", f"{BOOT}|4194304|1", f"{BOOT + 99}|1|1"])
 def test_a_process_of_another_host_is_never_called_dead(rest):
     assert is_dead(f"another-{HOST}|{rest}") is False
+    assert is_dead(f"another|{HOST}|{rest}") is False, "a host may be called like that"
 
 
 @pytest.mark.parametrize(("seconds", "dead"), [(0, False), (2, False), (-2, False), (3, True), (-3, True)])
