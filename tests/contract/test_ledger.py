@@ -101,8 +101,12 @@ def test_a_settle_that_failed_does_not_change_the_unit_of_later_money(ledger):
     assert state(ledger, USD) == (80, 0), "dollars were booked as tokens"
 
 
-def test_two_limits_on_one_balance_both_hold(ledger):
-    refused(ledger, "a", want(USD, 5, 1), want(USD, 5, 100))
+@pytest.mark.parametrize("limits", [(1, 100), (100, 1), (None, 1), (1, None), (100, 1, None), (100, None, 1)])
+def test_two_limits_on_one_balance_both_hold(ledger, limits):
+    assert refused(ledger, "a", *(want(USD, 5, limit) for limit in limits)).want.limit == 1
+    assert state(ledger, USD) == (0, 0)
+    hold = ledger.reserve(claim("a", *(want(USD, 1, limit) for limit in limits)))
+    assert (list(hold.amounts.values()), state(ledger, USD)) == ([1], (0, 1)), "a budget attached twice holds once"
 
 
 @pytest.mark.parametrize("unit", ["usd", "tokens", "calls"])
