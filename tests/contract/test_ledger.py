@@ -910,6 +910,10 @@ DAMAGES = {
         "UPDATE entry SET lines = json_replace(lines, '$[0].amount_usd', '0.000000000081')",
         ["entry 1: its lines sum to 81 pico-dollars, its cost is 80"],
     ),
+    "line unreadable beside one that is the whole cost": (
+        "UPDATE entry SET lines = json_insert(lines, '$[1]', json('{\"amount_usd\": \"much\"}'))",
+        ["entry 1: its lines sum to None pico-dollars, its cost is 80"],
+    ),
     "cost zeroed": (
         "UPDATE entry SET cost_pico = 0, cost_usd = '0', lines = NULL",
         ["file: CHECK constraint failed in entry", "entry 1: priced at nothing"],
