@@ -105,7 +105,26 @@ def m003_path(db: Database) -> None:
     db.execute("ALTER TABLE entry ADD COLUMN path TEXT")
 
 
-_ALL = {"m001_books", "m002_views", "m003_path"}
+@_migrations()
+def m004_corrections(db: Database) -> None:
+    """A late answer replaces what its lost call was booked at; the sums of m002 counted both."""
+    sign = "CASE WHEN {0} < 0 THEN '-' ELSE '' END"
+    money = f"printf('%s%d.%012d', {sign}, abs({{0}}) / 1000000000000, abs({{0}}) % 1000000000000)"
+    lost = "COALESCE((SELECT lost.booked_pico FROM entry AS lost WHERE lost.id = entry.adjusts), 0)"
+    total = f"SUM(COALESCE(cost_pico - CASE kind WHEN 'adjustment' THEN {lost} ELSE 0 END, booked_pico, 0))"
+    sums = f"""SUM(kind = 'call') AS calls, SUM(input_tokens) AS input_tokens, SUM(output_tokens) AS output_tokens,
+              {money.format(total)} AS spent_usd"""
+    for name, statement in {
+        "runs": f"""SELECT run_id, MIN(started_at) AS started_at, MAX(at) AS ended_at, {sums},
+              SUM(status = 'unpriced') AS unpriced_calls FROM entry GROUP BY run_id""",
+        "spend_by_day": f"SELECT substr(at, 1, 10) AS day, {sums} FROM entry GROUP BY 1",
+        "spend_by_model": f"SELECT provider, model, {sums} FROM entry GROUP BY 1, 2",
+    }.items():
+        db.execute(f"DROP VIEW {name}")
+        db.execute(f"CREATE VIEW {name} AS {statement}")
+
+
+_ALL = {"m001_books", "m002_views", "m003_path", "m004_corrections"}
 _OURS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'ai_budget_callbacks'"
 
 

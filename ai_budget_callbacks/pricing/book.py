@@ -102,7 +102,7 @@ class PriceBook:
         name = model.lower()
         undated = _DATE.sub("", name)  # a price for a model holds for its dated snapshots
         for candidate in (name, undated) if undated != name else (name,):
-            card = self._own_of.get((provider, candidate)) or self._own.get(candidate)
+            card = self._own_of.get((provider.lower(), candidate)) or self._own.get(candidate)
             if card is not None:
                 return card
         return None

@@ -160,16 +160,16 @@ def _estimate(
         fees = card.dearest(("request_fee",), 1, 0)
         if hosted:
             fees += hosted * card.dearest(("web_search",), 1, 0)
-        base = fees + card.dearest(_input_buckets(call, card), input_tokens, input_tokens)
+        base = fees + card.dearest(_input_buckets(call), input_tokens, input_tokens)
         usd = max(usd, base + card.dearest(_OUTPUTS, output_tokens, input_tokens))
         floor = max(floor, base + card.dearest(("output_text",), min(1, output_tokens), input_tokens))
     return Estimate(usd_pico=usd, floor_pico=floor, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
-def _input_buckets(call: Call, card: RateCard) -> tuple[str, ...]:
+def _input_buckets(call: Call) -> tuple[str, ...]:
     if call.request.cache_control:
         return ("input_uncached", "cache_write", "cache_write_5m", "cache_write_1h")
-    if card.source.provider in _AUTOMATIC_CACHE:
+    if call.provider in _AUTOMATIC_CACHE:  # a price of one's own names no provider
         return ("input_uncached", "cache_write")
     return ("input_uncached",)
 

@@ -77,6 +77,15 @@ def test_a_cut_answer_that_was_more_than_its_estimate_is_booked_at_that():
     assert booked(posting) == ("estimated", 1_400 * M, 1_200, True)
 
 
+def test_a_whole_answer_is_counted_as_seen_whatever_holds_are_made_from():
+    assert booked(book(answer(output_bytes=5), policy=NONE)) == ("estimated", INPUT * M + 2 * 2 * M, INPUT + 2, False)
+
+
+def test_a_cut_answer_that_its_worst_case_bounds_is_booked_as_seen_with_its_hold():
+    posting = book(answer(kind="cut", output_bytes=5), policy=Policy(reserve="worst_case", on_unpriced="refuse"))
+    assert booked(posting) == ("estimated", INPUT * M + 2 * 2 * M, INPUT + 2, True)
+
+
 # -- an answer with usage
 
 
