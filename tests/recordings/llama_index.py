@@ -140,6 +140,8 @@ def _candidates(exchange: Exchange) -> tuple[list[str], str]:
         return [], "recorded without alt=sse: a JSON array, and google-genai reads server-sent events"
     if api == "generateContent":
         own = exchange.url.netloc == _GOOGLE
+        if not own and "/projects/" not in path:
+            return [], "recorded with a key and no project, which llama-index-llms-google-genai does not ask Vertex for"
         return ["llama_index.GoogleGenAI" if own else "llama_index.GoogleGenAI (Vertex)"], ""
     if not path.endswith(_ENDINGS[api]):
         return [], f"recorded at {path}; the client asks …{_ENDINGS[api]}"
@@ -182,10 +184,12 @@ def _under(handler: Any) -> dict[str, Any]:
     return {"callback_manager": CallbackManager([handler])}
 
 
-def _messages() -> list[Any]:
+def _messages(exchange: Exchange) -> list[Any]:
+    """A question; it asks for caching where the recorded one did, since only then a price can hang on it."""
     from llama_index.core.llms import ChatMessage
 
-    return [ChatMessage(content=ASK)]
+    cached = {"cache_control": {"type": "ephemeral"}} if "cache_control" in str(exchange.request.get("body")) else {}
+    return [ChatMessage(content=ASK, additional_kwargs=cached)]
 
 
 def _texts(exchange: Exchange) -> list[str]:
@@ -201,7 +205,7 @@ def _send(client: Client, exchange: Exchange, handler: Any, number: int) -> None
     elif api == "completions":
         list(model.stream_complete(ASK)) if streaming else model.complete(ASK)
     else:
-        list(model.stream_chat(_messages())) if streaming else model.chat(_messages())
+        list(model.stream_chat(_messages(exchange))) if streaming else model.chat(_messages(exchange))
 
 
 async def _asend(client: Client, exchange: Exchange, handler: Any, number: int) -> None:
@@ -211,10 +215,10 @@ async def _asend(client: Client, exchange: Exchange, handler: Any, number: int) 
         if api == "embeddings":
             await model.aget_text_embedding_batch(_texts(exchange))
         elif not streaming:
-            await (model.acomplete(ASK) if api == "completions" else model.achat(_messages()))
+            await (model.acomplete(ASK) if api == "completions" else model.achat(_messages(exchange)))
         else:
             text = api == "completions"
-            stream = await (model.astream_complete(ASK) if text else model.astream_chat(_messages()))
+            stream = await (model.astream_complete(ASK) if text else model.astream_chat(_messages(exchange)))
             async for _ in stream:
                 pass
 

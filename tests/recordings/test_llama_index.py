@@ -10,4 +10,4 @@ class TestLlamaIndex(Recordings):
     """Through LlamaIndex's integrations."""
 
     framework = LLAMA_INDEX
-    calls = 0  # 2026-11-25
+    calls = 305  # 2026-11-25

@@ -17,7 +17,14 @@ from tests.support.corpus import billed, folded
 __all__ = ["EXCEPTIONS", "Exceptions", "Verdict", "complaints", "judge", "unsettled"]
 
 # flags that say the framework dropped something the price may hang on; an entry has exactly those that are listed
-LOST = {"lifetimes_unseen", "searches_counted", "compaction_unseen", "billed_units_unseen", "cost_unseen"}
+LOST = {
+    "lifetimes_unseen",
+    "searches_counted",
+    "compaction_unseen",
+    "caches_unseen",
+    "billed_units_unseen",
+    "cost_unseen",
+}
 _NOT_SEEN = {"estimated", "unknown", "unpriced"}
 
 
