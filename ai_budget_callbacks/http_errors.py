@@ -49,9 +49,15 @@ def http_status(error: BaseException) -> int | None:
             if status is None and isinstance(holder, Mapping):  # botocore's ClientError
                 metadata: Any = holder.get("ResponseMetadata")
                 status = metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None
+            if status is None and _of_aiohttp(holder):  # google-genai's async client
+                status = getattr(holder, "status", None)
             if type(status) is int:
                 return status
     return None
+
+
+def _of_aiohttp(holder: Any) -> bool:
+    return any(base.__module__.partition(".")[0] == "aiohttp" for base in type(holder).__mro__)
 
 
 def never_sent(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ __all__ = ["price"]
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("--provider", required=True, help="openai, azure or anthropic.")
+@click.option("--provider", required=True, help="openai, azure, anthropic or google.")
 @click.option("--model", default=None, help="Model to price by; the body's own word where it has one.")
 @click.option("--api", default=None, help="API it came from (chat.completions, responses, messages, batch/…).")
 @click.option("--service-tier", default=None, help="Tier where the body does not say it (flex, priority).")
@@ -48,7 +48,7 @@ def price(  # the command line's own shape
         fail(f"No reader for provider {provider!r}; there are {', '.join(PROVIDERS)}.", EXIT_UNPRICED)
     body = _json(file)
     batch = batch or bool(api and "batch" in api)
-    found = read_body(provider, body, service_tier=service_tier, batch=batch, geo=region)
+    found = read_body(provider, body, service_tier=service_tier, batch=batch, geo=region, model=model)
     extra = _counts(units)
     usage = found.usage or (Usage(buckets={}, reader="units") if extra else None)
     name = model or found.model

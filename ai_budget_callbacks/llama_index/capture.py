@@ -361,7 +361,13 @@ def _start_of(event_type: CBEventType, payload: dict[str, Any], span: Span | Non
 def _answer(response: Any, ongoing: _Ongoing) -> Outcome:
     """What an end event says; an answer that our own reader cannot read is booked as unknown, loudly."""
     try:
-        return outcome_of(response, hidden_reasoning=ongoing.hidden_reasoning, asked_speed=ongoing.call.request.speed)
+        return outcome_of(
+            response,
+            asked=ongoing.call.model,
+            hidden_reasoning=ongoing.hidden_reasoning,
+            asked_speed=ongoing.call.request.speed,
+            asked_caching=ongoing.call.request.cache_control,
+        )
     except Exception as error:
         log.exception("An answer of %r could not be read and is booked as unknown.", ongoing.call.model)
         return Outcome(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.sizes import shown_size
-from ai_budget_callbacks.usage import Usage, anthropic, openai
+from ai_budget_callbacks.usage import INPUT_BUCKETS, Usage, anthropic, google, openai
 from ai_budget_callbacks.usage._counts import mapping
 from ai_budget_callbacks.usage.wire import read_usage
 
@@ -25,23 +26,36 @@ __all__ = ["counted_texts", "outcome_of", "result_size", "text_size"]
 _BESIDE = ("usage", "usage_metadata")
 
 
-def outcome_of(response: Any, *, hidden_reasoning: bool = False, asked_speed: str | None = None) -> Outcome:
+def outcome_of(
+    response: Any,
+    *,
+    asked: str = "",
+    hidden_reasoning: bool = False,
+    asked_speed: str | None = None,
+    asked_caching: bool = False,
+) -> Outcome:
     """What an end event, or the last chunk of a stream that was cut, says.
 
     Args:
         response: A `ChatResponse` or `CompletionResponse`, or None.
         hidden_reasoning: Whether the model may reason out of sight.
+        asked: The model that was asked for, where the answer does not say who gave it.
         asked_speed: The speed the request asked for, where the answer does not say.
+        asked_caching: Whether the request asked for cache writes, without which nothing is written or read.
     """
     raw = getattr(response, "raw", None)
     answer = _field(raw, "response") or raw  # `response.completed` of the Responses API carries the answer
     tier, model, response_id = (_text(_field(answer, name)) for name in ("service_tier", "model", "id"))
     usage = _usage(response, answer, tier)
+    if usage is not None and _field(raw, "type") == "message_delta":
+        usage = _of_last_event(usage, asked_caching=asked_caching)
     if usage is not None and asked_speed and usage.terms.speed is None:
         usage = replace(usage, terms=replace(usage.terms, speed=asked_speed))
     items = _plain(_field(answer, "output"))
     if usage is not None and isinstance(items, list):
         usage = usage.with_units(openai.count_output_items(list(map(_plain, items))))
+    if usage is not None:
+        usage = usage.with_units(google.count_grounding(_plain(_field(answer, "grounding_metadata")), model or asked))
     return Outcome(
         kind="answer",
         usage=usage,
@@ -58,7 +72,12 @@ def _usage(response: Any, answer: Any, tier: str | None) -> Usage | None:
     beside = mapping(getattr(response, "additional_kwargs", None))
     inside = mapping(getattr(message, "additional_kwargs", None))
     started = _plain(inside.get("usage"))  # Anthropic's stream: input tokens of its first event
-    for found in (_field(answer, "usage"), _field(answer, "usage_metadata"), *(beside.get(name) for name in _BESIDE)):
+    held = (
+        _field(answer, "usage"),
+        _field(answer, "usage_metadata"),
+        _field(_plain(_field(answer, "x_groq")), "usage"),
+    )
+    for found in (*held, *(beside.get(name) for name in _BESIDE)):
         raw = _plain(found)
         if isinstance(raw, Mapping) and raw:
             usage = _anthropic_stream(raw, started) or read_usage(raw, service_tier=tier)
@@ -75,6 +94,22 @@ def _anthropic_stream(raw: Mapping[str, Any], started: Any) -> Usage | None:
         return None
     known = {key: value for key, value in raw.items() if value is not None}
     return anthropic.read({**started, **known, "input_tokens": started.get("input_tokens")})
+
+
+def _of_last_event(usage: Usage, *, asked_caching: bool) -> Usage:
+    """Usage of an Anthropic stream, of whose first event llms-anthropic 0.12.3 keeps the plain input tokens alone.
+
+    Where the last event has no counters of caches, and the request asked for them, what is known of the input is less
+    than was billed: it is dropped, so that all of it is counted.
+    """
+    raw = mapping(usage.raw)
+    silent = raw.get("cache_read_input_tokens") is None and raw.get("cache_creation_input_tokens") is None
+    if silent and asked_caching:
+        left = {name: count for name, count in usage.buckets.items() if name not in INPUT_BUCKETS}
+        return replace(usage, buckets=MappingProxyType(left), flags=(*usage.flags, "caches_unseen"))
+    if usage.buckets.get("cache_write_5m") and not mapping(raw.get("cache_creation")):
+        return replace(usage, flags=(*usage.flags, "lifetimes_unseen"))
+    return usage
 
 
 def text_size(response: Any) -> int:

@@ -91,6 +91,7 @@ class Usage:
             model that has no price here), `"partly_counted"` (one half was counted by us).
             Lost: `"lifetimes_unseen"` (cache writes priced as 5-minute ones), `"searches_counted"` (web searches
             counted in the content, not as billed), `"compaction_unseen"` (its tokens are missing: a lower bound),
+            `"caches_unseen"` (a stream's cache reads and writes were dropped: its whole input was counted by us),
             `"billed_units_unseen"` (Cohere's tokens, which exceed what it bills), `"cost_unseen"` (the provider
             states its cost, and the statement was dropped: priced from the catalogue).
         terms: Conditions of sale that the response reported.

@@ -12,7 +12,7 @@ from ai_budget_callbacks.usage._counts import mapping
 
 __all__ = ["PROVIDERS", "Body", "anthropic_shaped", "read_body", "read_usage"]
 
-PROVIDERS = ("openai", "azure", "anthropic")
+PROVIDERS = ("openai", "azure", "anthropic", "google")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,13 @@ class Body:
 
 
 def read_body(
-    provider: str, body: Any, *, service_tier: str | None = None, batch: bool = False, geo: str | None = None
+    provider: str,
+    body: Any,
+    *,
+    service_tier: str | None = None,
+    batch: bool = False,
+    geo: str | None = None,
+    model: str | None = None,
 ) -> Body:
     """Read a response body, its usage object alone, or the list of a stream's events.
 
@@ -39,13 +45,17 @@ def read_body(
         service_tier: Tier where the body does not say it.
         batch: The call went through the batch API (no usage object says so at OpenAI).
         geo: Region where the body does not say it.
+        model: Model to price by; the body's own word where it is None (Gemini's generations count searches apart).
 
     Raises:
         KeyError: No reader for that provider.
     """
     if provider not in PROVIDERS:
         raise KeyError(provider)
-    found = _read_anthropic(body) if provider == "anthropic" else _read_openai(body, service_tier)
+    if provider == "google":
+        found = _read_google(body, model)
+    else:
+        found = _read_anthropic(body) if provider == "anthropic" else _read_openai(body, service_tier)
     if found.usage is None:
         return found
     terms = found.usage.terms
@@ -106,6 +116,29 @@ def _read_openai(body: Any, service_tier: str | None) -> Body:
     if usage is not None and isinstance(items, list):
         usage = usage.with_units(openai.count_output_items(items))
     return Body(usage=usage, model=_text(source.get("model")))
+
+
+def _read_google(body: Any, asked: str | None) -> Body:
+    """A `generateContent` answer, or the list of a stream's: the last usage holds, and any of them may be grounded."""
+    answers = [mapping(item) for item in (body if isinstance(body, list) else [body])]
+    model = next((name for item in answers if (name := _text(item.get("modelVersion") or item.get("model")))), None)
+    reported = [mapping(item.get("usageMetadata")) or item for item in answers]
+    raw = next((found for found in reversed(reported) if google.shaped(found)), None)
+    usage = google.read(_public(raw))
+    if usage is not None:
+        usage = usage.with_units(_grounding(answers, asked or model or ""))
+    return Body(usage=usage, model=model)
+
+
+def _grounding(answers: list[Mapping[str, Any]], model: str) -> dict[str, int]:
+    """The most searches that any of an answer's chunks tells of: later chunks repeat what earlier ones said."""
+    most: dict[str, int] = {}
+    for answer in answers:
+        candidates = answer.get("candidates")
+        for candidate in candidates if isinstance(candidates, list) else ():
+            found = google.count_grounding(mapping(candidate).get("groundingMetadata"), model)
+            most = max(most, found, key=lambda units: sum(units.values()))
+    return most
 
 
 def _public(raw: Any) -> Mapping[str, Any]:

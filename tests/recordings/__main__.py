@@ -1,4 +1,4 @@
-"""`python -m tests.recordings`: what was played by which client, and with what outcome."""
+"""`python -m tests.recordings`: what was played by which client of which framework, and with what outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from ai_budget_callbacks import Budget
-from ai_budget_callbacks.langchain import BudgetCallbackHandler
+from tests.recordings.exchange import Framework
+from tests.recordings.langchain import LANGCHAIN
+from tests.recordings.llama_index import LLAMA_INDEX
 from tests.recordings.player import Play, play, plays, unplayable
 from tests.recordings.verdict import EXCEPTIONS, Verdict, judge, unsettled
 
@@ -22,7 +24,7 @@ def one(item: Play, folder: Path) -> tuple[list[Verdict], list[str]]:
     path = folder / "played.db"
     for old in folder.glob("played.db*"):
         old.unlink()
-    handler = BudgetCallbackHandler(Budget(calls=1_000), Budget(tokens=10**9), ledger=path)
+    handler = item.framework.handler(Budget(calls=1_000), Budget(tokens=10**9), ledger=path)
     try:
         result = play(item, handler)
     finally:
@@ -34,33 +36,38 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
     os.environ["LANGSMITH_TRACING"] = "false"
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
     with tempfile.TemporaryDirectory(prefix="recordings-") as folder:
         os.environ["AI_BUDGET_LEDGER"] = str(Path(folder) / "default.db")
-        for item in plays():
-            verdicts, wrong = one(item, Path(folder))
-            for client in set(item.clients) - {None}:
-                counts[client]["agent loops" if item.way == "agent" else "recordings"] += 1
-            counts[item.client.partition("+")[0]]["wrong"] += len(wrong)
-            for verdict in verdicts:
-                row = counts[verdict.name[0]]
-                listed = verdict.name in EXCEPTIONS.differs
-                row["calls"] += 1
-                row["agree"] += verdict.differs is None
-                row["exceptions"] += verdict.differs is not None and listed
-                row["losses said"] += bool(verdict.lost)
-                row["wrong"] += (verdict.differs is not None) != listed
+        return sum(show(framework, Path(folder)) for framework in (LANGCHAIN, LLAMA_INDEX)) > 0
+
+
+def show(framework: Framework, folder: Path) -> int:
+    """Play everything of a framework, print its table, and say how much was wrong."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in plays(framework):
+        verdicts, wrong = one(item, folder)
+        for client in set(item.clients) - {None}:
+            counts[client]["agent loops" if item.way == "agent" else "recordings"] += 1
+        counts[item.client.partition("+")[0]]["wrong"] += len(wrong)
+        for verdict in verdicts:
+            row = counts[verdict.name[0]]
+            listed = verdict.name in EXCEPTIONS.differs
+            row["calls"] += 1
+            row["agree"] += verdict.differs is None
+            row["exceptions"] += verdict.differs is not None and listed
+            row["losses said"] += bool(verdict.lost)
+            row["wrong"] += (verdict.differs is not None) != listed
     total = sum(counts.values(), Counter())
-    print(" | ".join(COLUMNS))
+    print(f"\n{framework.name}\n" + " | ".join(COLUMNS))
     for client, row in [*sorted(counts.items()), ("together", total)]:
         print(" | ".join([client, *(str(row[name]) for name in COLUMNS[1:])]))
-    show_unplayable()
-    return total["wrong"] > 0
+    show_unplayable(framework)
+    return total["wrong"]
 
 
-def show_unplayable() -> None:
+def show_unplayable(framework: Framework) -> None:
     reasons: dict[str, list[str]] = defaultdict(list)
-    for name, reason in unplayable():
+    for name, reason in unplayable(framework):
         reasons[reason].append(name)
     print(f"\nnot played: {sum(map(len, reasons.values()))} calls")
     for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1])):

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.flow.kit import Books, read_back
+from tests.recordings.exchange import Framework
 from tests.recordings.player import Play, Result, key
 from tests.support.books import audit
 from tests.support.corpus import billed, folded
 
-__all__ = ["EXCEPTIONS", "Exceptions", "Verdict", "judge", "unsettled"]
+__all__ = ["EXCEPTIONS", "Exceptions", "Verdict", "complaints", "judge", "unsettled"]
 
-# flags that say LangChain dropped something the price may hang on; an entry has exactly those that are listed
-LOST = {"lifetimes_unseen", "searches_counted", "compaction_unseen", "billed_units_unseen", "cost_unseen"}
+# flags that say the framework dropped something the price may hang on; an entry has exactly those that are listed
+LOST = {
+    "lifetimes_unseen",
+    "searches_counted",
+    "compaction_unseen",
+    "caches_unseen",
+    "billed_units_unseen",
+    "cost_unseen",
+}
 _NOT_SEEN = {"estimated", "unknown", "unpriced"}
 
 
@@ -29,7 +37,7 @@ class Verdict:
         differs: None when the ledger agrees with the index; else the status, or the buckets, that it shows.
         says: Why it differs, in words.
         status: Of the entry.
-        lost: Flags on the entry that say what LangChain lost.
+        lost: Flags on the entry that say what the framework lost.
         raised: An exception reached the caller though the provider answered 200.
     """
 
@@ -71,9 +79,9 @@ class Exceptions:
         if "status" in group:
             self.status[name] = group["status"]
 
-    @property
-    def names(self) -> set[tuple[str, str]]:
-        return set(self.reasons)
+    def names(self, framework: Framework) -> set[tuple[str, str]]:
+        """What is listed for one framework's clients."""
+        return {name for name in self.reasons if name[0] in framework.clients}
 
 
 EXCEPTIONS = Exceptions(Path(__file__).with_name("exceptions.toml"))
@@ -99,6 +107,25 @@ def unsettled(play: Play, result: Result, path: Path) -> list[str]:
     return wrong
 
 
+def complaints(play: Play, result: Result, path: Path) -> list[str]:
+    """What is wrong after a play, the listed exceptions set aside; one that does not hold any more is wrong too."""
+    wrong = unsettled(play, result, path)
+    for verdict in judge(play, result, path):
+        listed = EXCEPTIONS.differs.get(verdict.name)
+        if listed is not None and verdict.differs is None:
+            wrong.append(f"{verdict.name} agrees now; drop it from exceptions.toml: {EXCEPTIONS.reasons[verdict.name]}")
+        elif verdict.differs not in (listed if isinstance(listed, list) else [listed]):
+            wrong.append(f"{verdict.name}: {verdict.says}; listed: {listed}")
+        if verdict.status != EXCEPTIONS.status.get(verdict.name, verdict.status):
+            wrong.append(f"{verdict.name}: part of its bill is missing, and it is booked as {verdict.status}")
+        lost = EXCEPTIONS.lost.get(verdict.name, frozenset())
+        if verdict.lost != lost:
+            wrong.append(f"{verdict.name}: the entry says {sorted(verdict.lost)} was lost; listed: {sorted(lost)}")
+        if verdict.raised != EXCEPTIONS.raises.get(verdict.name) and play.way == "single":
+            wrong.append(f"{verdict.name}: raised {verdict.raised} after a paid answer")
+    return wrong
+
+
 def judge(play: Play, result: Result, path: Path) -> list[Verdict]:
     """One verdict for each call that was answered."""
     pairs = zip(play.exchanges, play.clients, strict=True)
@@ -113,10 +140,11 @@ def judge(play: Play, result: Result, path: Path) -> list[Verdict]:
 
 
 def _rows(play: Play, books: Books, numbers: list[int]) -> dict[int, dict[str, Any]]:
-    """Entries by call: single calls carry their number, an agent's stand in order."""
-    if play.way == "agent":
+    """Entries by call: single calls carry their number where the framework has a place for it; others stand in order."""
+    marked = [(row["metadata"] or {}).get("recorded", "") for row in books.entries]
+    if play.way == "agent" or not all(marked):
         return dict(zip(numbers, books.entries, strict=False))
-    return {int(row["metadata"]["recorded"]): row for row in books.entries}
+    return {int(number): row for number, row in zip(marked, books.entries, strict=True)}
 
 
 def _verdict(name: tuple[str, str], call: dict[str, Any], row: dict[str, Any], raised: str | None) -> Verdict:
@@ -141,7 +169,7 @@ def _verdict(name: tuple[str, str], call: dict[str, Any], row: dict[str, Any], r
 
 
 def _stated(call: dict[str, Any], row: dict[str, Any], flags: frozenset[str]) -> str | None:
-    """A cost that the provider stated and the entry does not have, though LangChain kept it."""
+    """A cost that the provider stated and the entry does not have, though the framework kept it."""
     cost = call.get("reported_cost")
     if not cost or "cost_unseen" in flags:
         return None

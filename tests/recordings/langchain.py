@@ -1,15 +1,20 @@
-"""Which LangChain clients can play a recorded call, and how each is made for the address it was recorded at."""
+"""Which LangChain clients can play a recorded call, how each is made for the address it was recorded at, and how it sends.
+
+A maker takes `streaming=True`, which makes a model's `invoke` stream, as agents need. Never False: then `.stream()`
+invokes (langchain-core 1.8.3).
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["CLIENTS", "Exchange", "candidates", "request_body"]
+from langchain.agents import create_agent
+from langchain_core.tools import StructuredTool
+
+from ai_budget_callbacks.langchain import BudgetCallbackHandler
+from tests.recordings.exchange import ASK, Client, Exchange, Framework, functions, request_body
+
+__all__ = ["LANGCHAIN"]
 
 DEPLOYMENTS = "/openai/deployments/"
 NO_EVENTS = "LangChain fires no callbacks for it: there is nothing to capture"
@@ -26,69 +31,6 @@ UNPLAYED = {
     "watsonx.generation": "langchain-ibm is not among the tested clients",
     "complete": "langchain-community's AlephAlpha is not among the tested clients",
 }
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One recorded call: what the index says of it, and its request.
-
-    Attributes:
-        call: The index's object.
-        request: The recorded request.
-    """
-
-    call: Mapping[str, Any]
-    request: Mapping[str, Any]
-
-    @property
-    def url(self) -> Any:
-        return urlsplit(self.request["uri"])
-
-    @property
-    def root(self) -> str:
-        return f"{self.url.scheme}://{self.url.netloc}"
-
-    @property
-    def query(self) -> dict[str, str]:
-        return {name: values[0] for name, values in parse_qs(self.url.query).items()}
-
-    def base(self, ending: str) -> str:
-        """The address without what the client appends."""
-        return self.root + self.url.path.removesuffix(ending)
-
-    @property
-    def model(self) -> str:
-        return self.call["request_model"] or self.call["response_model"] or "unnamed"
-
-
-@dataclass(frozen=True)
-class Client:
-    """A LangChain client.
-
-    Attributes:
-        package: The distribution's import name.
-        make: A model object for an exchange; `streaming=True` makes its `invoke` stream, as agents need. Never False: then
-            `.stream()` invokes (langchain-core 1.8.3).
-        conflict: Why it is not in the test group.
-    """
-
-    package: str
-    make: Callable[..., Any]
-    conflict: str = ""
-
-    @property
-    def installed(self) -> bool:
-        return importlib.util.find_spec(self.package) is not None
-
-
-def request_body(exchange: Exchange) -> dict[str, Any]:
-    """The recorded request's JSON; empty where it is none."""
-    body = exchange.request.get("body")
-    try:
-        found = json.loads(body) if body else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _choices(exchange: Exchange) -> dict[str, Any]:
@@ -226,7 +168,7 @@ _OWN = {"groq": "ChatGroq", "mistral": "ChatMistralAI"}
 _ENDINGS = {"chat.completions": "/chat/completions", "completions": "/completions", "responses": "/responses"}
 
 
-def candidates(exchange: Exchange) -> tuple[list[str], str]:
+def _candidates(exchange: Exchange) -> tuple[list[str], str]:
     """Clients that speak the recorded API, and why there is none."""
     call, path = exchange.call, exchange.url.path
     api = call["api"]
@@ -248,3 +190,73 @@ def candidates(exchange: Exchange) -> tuple[list[str], str]:
     first = azure + ("OpenAI" if api == "completions" else "ChatOpenAI")
     own = _OWN.get(call["provider"])
     return [first, own] if own and api == "chat.completions" else [first], ""
+
+
+def _send(client: Client, exchange: Exchange, handler: Any, number: int) -> None:
+    model = client.make(exchange)
+    if exchange.call["streaming"]:
+        for _ in model.stream(ASK, _config(handler, number)):
+            pass
+    else:
+        model.invoke(ASK, _config(handler, number))
+
+
+async def _asend(client: Client, exchange: Exchange, handler: Any, number: int) -> None:
+    model = client.make(exchange)
+    if exchange.call["streaming"]:
+        async for _ in model.astream(ASK, _config(handler, number)):
+            pass
+    else:
+        await model.ainvoke(ASK, _config(handler, number))
+
+
+def _config(handler: Any, number: Any) -> dict[str, Any]:
+    return {"callbacks": [handler], "metadata": {"recorded": str(number)}}
+
+
+def _run(client: Client, exchanges: list[Exchange], handler: Any) -> None:
+    _agent(client, exchanges).invoke({"messages": [("user", ASK)]}, _config(handler, "agent"))
+
+
+async def _arun(client: Client, exchanges: list[Exchange], handler: Any) -> None:
+    await _agent(client, exchanges).ainvoke({"messages": [("user", ASK)]}, _config(handler, "agent"))
+
+
+def _agent(client: Client, exchanges: list[Exchange]) -> Any:
+    """An agent with the recorded tools; the recorded answers drive it to its end."""
+    more = {"streaming": True} if exchanges[0].call["streaming"] else {}
+    model = client.make(exchanges[0], **more)
+    return create_agent(model, [_tool(name, schema) for name, schema in functions(exchanges).items()])
+
+
+def _tool(name: str, schema: dict[str, Any]) -> StructuredTool:
+    lowered = _lowered(schema)
+    return StructuredTool.from_function(
+        func=lambda **_: "done", coroutine=_done, name=name, description=name, args_schema={"properties": {}} | lowered
+    )
+
+
+async def _done(**_: Any) -> str:
+    return "done"
+
+
+def _lowered(schema: Any) -> Any:
+    """Gemini writes types in capitals."""
+    if isinstance(schema, dict):
+        return {
+            name: value.lower() if name == "type" and isinstance(value, str) else _lowered(value)
+            for name, value in schema.items()
+        }
+    return [_lowered(item) for item in schema] if isinstance(schema, list) else schema
+
+
+LANGCHAIN = Framework(
+    name="langchain",
+    clients=CLIENTS,
+    candidates=_candidates,
+    handler=BudgetCallbackHandler,
+    send=_send,
+    asend=_asend,
+    agent=_run,
+    aagent=_arun,
+)
