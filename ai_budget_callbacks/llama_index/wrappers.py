@@ -20,8 +20,8 @@ def is_shell(span: Span | None, payload: Mapping[str, Any]) -> bool:
     """Whether a start event is of a method that only wraps another one that reports itself, or that sends nothing.
 
     Core's `MockLLM` and `MockEmbedding` have no far end. `StructuredLLM`'s answer is a parsed object without usage.
-    What `CustomLLM` makes out of its subclass's `complete` and `stream_complete` makes its streams outside of any span, so
-    nesting does not show (core 0.12 to 0.14).
+    What `CustomLLM` makes out of its subclass's `complete` and `stream_complete` makes its streams outside of any span,
+    so nesting does not show (core 0.12 to 0.14).
     """
     described = payload.get(EventPayload.SERIALIZED) or {}
     if described.get("class_name") == _STRUCTURED:
