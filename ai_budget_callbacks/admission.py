@@ -92,9 +92,23 @@ def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
 
 
 def admit(
-    call: Call, budgets: Sequence[Attached], book: PriceBook, policy: Policy, learned: Callable[[Call], Learned]
+    call: Call,
+    budgets: Sequence[Attached],
+    book: PriceBook,
+    policy: Policy,
+    learned: Callable[[Call], Learned],
+    *,
+    sent: bool = False,
 ) -> Admission:
     """Decide what a call asks of its budgets.
+
+    Args:
+        call: The call.
+        budgets: Budgets that may apply.
+        book: Prices.
+        policy: The meter's choices.
+        learned: What earlier calls taught.
+        sent: It was made already: nothing is refused.
 
     Raises:
         PriceUnknown: A USD budget that stops applies and the call has no price (or no bound, in `worst_case`), or a
@@ -104,7 +118,9 @@ def admit(
         return _admit_charge(call, budgets, book, policy)
     at = call.started_at
     resolved = book.resolved(call.provider, call.model, at)
-    if resolved is None:
+    if sent:
+        policy = replace(policy, reserve="none")
+    elif resolved is None:
         _refuse_unmatchable(call, budgets)
     attached = [item for item in budgets if item.applies(call, resolved)]
     asked = Terms(service_tier=call.request.service_tier, speed=call.request.speed)
@@ -119,7 +135,7 @@ def admit(
     if card is not None and card.free:
         attached = [item for item in attached if item.budget.unit != "usd"]
     usd_stops = next((item.budget for item in attached if item.budget.unit == "usd" and item.budget.stops), None)
-    if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse":
+    if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse" and not sent:
         raise PriceUnknown(messages.price_unknown(call, unpriced, lacks), budget=usd_stops)
     estimate = _estimate(call, attached, card, book, policy, learned)
     if lacks:

@@ -367,7 +367,7 @@ class Meter:
             block.note_call()
         self.replay()
         budgets = (*self._attached, *extra, *(item for block in blocks for item in block.attached))
-        admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned())
+        admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned(), sent=True)
         ids = self._scopes((*scopes, *(block.id for block in blocks)))
         try:
             return self.settle(OpenCall(call=call, admission=admission, hold=None, scopes=ids), outcome)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ai_budget_callbacks.llama_index.tree import Span
 
-__all__ = ["book_undecorated", "end_structured", "is_structured", "start_structured"]
+__all__ = ["book_undecorated", "end_structured", "forget_named", "is_structured", "start_structured"]
 
 log = logging.getLogger("ai_budget_callbacks")
 
@@ -178,3 +178,8 @@ def _name(span: Span, why: str) -> None:
             name,
             why,
         )
+
+
+def forget_named() -> None:
+    """Name every path again, as in a new process."""
+    _named.clear()
