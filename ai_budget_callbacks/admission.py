@@ -7,10 +7,7 @@ nobody can say what it costs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-<<<<<<< HEAD
 from decimal import Decimal
-=======
->>>>>>> origin/main
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
@@ -138,13 +135,8 @@ def admit(
     if card is not None and card.free:
         attached = [item for item in attached if item.budget.unit != "usd"]
     usd_stops = next((item.budget for item in attached if item.budget.unit == "usd" and item.budget.stops), None)
-<<<<<<< HEAD
-    if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse":
-        raise PriceUnknown(messages.price_unknown(call, unpriced, lacks), budget=usd_stops)
-=======
     if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse" and not sent:
-        raise PriceUnknown(messages.price_unknown(call, unpriced), budget=usd_stops)
->>>>>>> origin/main
+        raise PriceUnknown(messages.price_unknown(call, unpriced, lacks), budget=usd_stops)
     estimate = _estimate(call, attached, card, book, policy, learned)
     if lacks:
         estimate = replace(estimate, floor_pico=None)  # input alone is not the least that a call is worth

@@ -229,7 +229,7 @@ SABOTAGES = (
         "unpriced-passes",
         "a model without a price is sent under a USD budget",
         OUTCOMES + "::test_a_model_without_a_price_is_refused_before_sending",
-        (("admission.py", 'and policy.on_unpriced == "refuse":', 'and policy.on_unpriced == "never":'),),
+        (("admission.py", 'and policy.on_unpriced == "refuse" and not sent:', "and False:"),),
     ),
     Sabotage(
         "output-rate-forgotten",
