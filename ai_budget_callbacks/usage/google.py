@@ -26,11 +26,15 @@ _BY_PROMPT = re.compile(
 )  # older generations bill a search by the prompt it grounds, newer ones by query
 _SOURCES = ("web", "maps")
 _ON_DEMAND = "ON_DEMAND"
+_PROMPT = ("promptTokenCount", "prompt_token_count")
+_CANDIDATES = ("candidatesTokenCount", "candidates_token_count")
+_THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")
+_SHAPE = frozenset((*_PROMPT, *_CANDIDATES, *_THOUGHTS))
 
 
 def shaped(raw: Mapping[str, Any]) -> bool:
     """Whether a usage object is of this family."""
-    return any(key in raw for key in ("promptTokenCount", "prompt_token_count", "candidatesTokenCount"))
+    return any(key in raw for key in _SHAPE)
 
 
 def read(raw: Any) -> Usage | None:
@@ -41,32 +45,23 @@ def read(raw: Any) -> Usage | None:
     """
     source = mapping(raw)
     counts = Counts()
-    prompt = counts.read(source, "promptTokenCount", "prompt_token_count")
-    candidates = counts.read(source, "candidatesTokenCount", "candidates_token_count")
-    if prompt is None and candidates is None:
+    prompt = counts.read(source, *_PROMPT)
+    candidates = counts.read(source, *_CANDIDATES)
+    thoughts = counts.read(source, *_THOUGHTS)
+    if prompt is None and candidates is None and thoughts is None:
         return None
     cached = counts.read(source, "cachedContentTokenCount", "cached_content_token_count") or 0
     tool = counts.read(source, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
-    thoughts = counts.read(source, "thoughtsTokenCount", "thoughts_token_count") or 0
-    audio = _audio(counts, source, "promptTokensDetails", "prompt_tokens_details")
-    cached_audio = _audio(counts, source, "cacheTokensDetails", "cache_tokens_details")
-    audio_out = _audio(counts, source, "candidatesTokensDetails", "candidates_tokens_details")
+    audio = _details(counts, source, "promptTokensDetails", "prompt_tokens_details").get("AUDIO", 0)
+    cached_audio = _details(counts, source, "cacheTokensDetails", "cache_tokens_details").get("AUDIO", 0)
     counts.put("cache_read", counts.rest(cached, cached_audio))
     counts.put("cache_read_audio", cached_audio)
     audio_left = counts.rest(audio, cached_audio)
     counts.put("input_audio", audio_left)
     counts.put("input_uncached", counts.rest(prompt or 0, cached, audio_left))
     counts.put("input_tool", tool)
-    counts.put("output_text", counts.rest(candidates or 0, audio_out))
-    counts.put("output_audio", audio_out)
-    total = counts.read(source, "totalTokenCount", "total_token_count")
-    beyond = 0 if total is None else total - (prompt or 0) - tool - (candidates or 0) - thoughts
-    if beyond > 0:
-        counts.flag("inconsistent")  # whatever it is, the larger reading cannot undercharge
-        thoughts += beyond
-    elif beyond < 0:
-        counts.flag("inconsistent")
-    counts.put("output_reasoning", thoughts)
+    _read_output(counts, source, candidates or 0)
+    _read_thoughts(counts, source, (prompt or 0) + tool + (candidates or 0), thoughts or 0)
     return Usage(
         buckets=MappingProxyType(counts.buckets),
         reader=READER,
@@ -76,15 +71,35 @@ def read(raw: Any) -> Usage | None:
     )
 
 
+def _read_output(counts: Counts, source: Mapping[str, Any], candidates: int) -> None:
+    by_kind = _details(counts, source, "candidatesTokensDetails", "candidates_tokens_details")
+    audio = by_kind.get("AUDIO", 0)
+    images = by_kind.get("IMAGE", 0) + by_kind.get("VIDEO", 0)  # dearer than text; videos have no bucket of their own
+    counts.put("output_text", counts.rest(candidates, audio, images))
+    counts.put("output_audio", audio)
+    counts.put("output_image", images)
+
+
+def _read_thoughts(counts: Counts, source: Mapping[str, Any], others: int, thoughts: int) -> None:
+    """Thoughts, and whatever else the total says beyond the other counts (prompt, tool prompt, candidates)."""
+    total = counts.read(source, "totalTokenCount", "total_token_count")
+    beyond = 0 if total is None else total - others - thoughts
+    if beyond:
+        counts.flag("inconsistent")
+    counts.put("output_reasoning", thoughts + max(beyond, 0))  # the larger reading cannot undercharge
+
+
 def count_grounding(metadata: Any, model: str) -> dict[str, int]:
     """Billed searches of one answer: facts/pricing.md 3. The free quota cannot be seen, so none is free here.
 
     Args:
         metadata: The `groundingMetadata` of a candidate, with its keys in camel or in snake case.
-        model: Who answered: Gemini 1 and 2 bill the grounded prompt, later ones every query.
+        model: Who answered: Gemini 1 and 2 bill the grounded prompt, later ones each unique query that is not empty
+            (ai.google.dev/gemini-api/docs/google-search).
     """
     source = mapping(metadata)
-    queries = len(_list(source, "webSearchQueries", "web_search_queries"))
+    asked = _list(source, "webSearchQueries", "web_search_queries")
+    queries = len({query for query in asked if isinstance(query, str) and query.strip()})
     chunks = map(mapping, _list(source, "groundingChunks", "grounding_chunks"))
     if not queries and not any(chunk.get(kind) for chunk in chunks for kind in _SOURCES):
         return {}
@@ -104,11 +119,11 @@ def _list(source: Mapping[str, Any], *keys: str) -> list[Any]:
     return next((source[key] for key in keys if isinstance(source.get(key), list)), [])
 
 
-def _audio(counts: Counts, source: Mapping[str, Any], *keys: str) -> int:
-    """Audio tokens in a list of `{modality, tokenCount}`."""
-    found = 0
+def _details(counts: Counts, source: Mapping[str, Any], *keys: str) -> dict[str, int]:
+    """Tokens by modality of a list of `{modality, tokenCount}`."""
+    found: dict[str, int] = {}
     for item in map(mapping, _list(source, *keys)):
         kind = item.get("modality")
-        if str(getattr(kind, "value", kind)).upper() == "AUDIO":
-            found += counts.read(item, "tokenCount", "token_count") or 0
+        name = str(getattr(kind, "value", kind)).upper()
+        found[name] = found.get(name, 0) + (counts.read(item, "tokenCount", "token_count") or 0)
     return found

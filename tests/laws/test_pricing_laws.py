@@ -655,6 +655,13 @@ CORRECTED = {
         usage(input_uncached=1_000, output_text=100, web_search=3),
         "0.03014",
     ),
+    # 1000 x 0.30 + 100 x 2.50, and 3 grounded prompts at 35 a thousand
+    "gemini-2-grounding-fee": (
+        "google",
+        "gemini-2.5-flash",
+        usage(input_uncached=1_000, output_text=100, grounded_request=3),
+        "0.10555",
+    ),
     "anthropic-us-inference": (
         "anthropic",
         "claude-opus-4-6",
@@ -673,6 +680,7 @@ def test_a_correction_fills_a_gap_only_where_it_says_so():
         "openai-audio-preview": True,
         "openai-web-search-fee": True,
         "anthropic-us-inference": False,
+        "gemini-2-grounding-fee": True,
     }
 
 

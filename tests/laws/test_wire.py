@@ -145,6 +145,53 @@ def test_an_anthropic_stream_names_its_model_at_the_start_and_its_output_at_the_
     assert (buckets(found), found.model) == (BOTH, "claude-sonnet-4-5")
 
 
+# -- Gemini
+
+GEMINI = {"promptTokenCount": 100, "candidatesTokenCount": 20, "totalTokenCount": 120}
+SEARCHED = {"groundingMetadata": {"webSearchQueries": ["a", "b"]}}
+
+
+def test_a_gemini_body_and_its_usage_object_alone_are_the_same_usage():
+    whole = read_body("google", {"responseId": "x", "modelVersion": "gemini-2.5-flash", "usageMetadata": GEMINI})
+    assert (buckets(whole), whole.model) == (BOTH, "gemini-2.5-flash")
+    assert whole.usage.reader == "google/1"
+    assert dict(whole.usage.raw) == GEMINI
+    alone = read_body("google", GEMINI | {"_note": "recorded"})
+    assert (buckets(alone), alone.model) == (BOTH, None)
+    assert alone.usage == whole.usage
+
+
+def test_the_last_report_of_a_gemini_stream_holds():
+    stream = [
+        {
+            "modelVersion": "gemini-3-flash-preview",
+            "usageMetadata": {"promptTokenCount": 100, "candidatesTokenCount": 9},
+        },
+        {"candidates": [SEARCHED]},
+        {"usageMetadata": GEMINI, "candidates": [None, SEARCHED, {"groundingMetadata": None}]},
+        {"usageMetadata": None, "candidates": "x"},
+        "[DONE]",
+    ]
+    found = read_body("google", stream)
+    assert (buckets(found), found.model) == (BOTH | {"web_search": 2}, "gemini-3-flash-preview")
+    assert buckets(read_body("google", [{"promptTokenCount": 1}, GEMINI])) == BOTH
+
+
+@pytest.mark.parametrize(
+    ("said", "given", "units"),
+    [
+        ("gemini-2.5-flash", None, {"grounded_request": 1}),
+        ("gemini-3-flash-preview", None, {"web_search": 2}),
+        (None, "gemini-2.5-pro", {"grounded_request": 1}),
+        ("gemini-3-flash-preview", "gemini-2.5-pro", {"grounded_request": 1}),
+    ],
+)
+def test_searches_of_gemini_are_counted_as_the_model_to_price_by_bills_them(said, given, units):
+    body = {"modelVersion": said, "usageMetadata": GEMINI, "candidates": [SEARCHED]}
+    assert buckets(read_body("google", body, model=given)) == BOTH | units
+    assert read_body("google", {"modelVersion": said, "candidates": [SEARCHED]}, model=given).usage is None
+
+
 # -- what the caller adds
 
 
