@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.budget import Budget
 from ai_budget_callbacks.calltree import call_tree
-from ai_budget_callbacks.errors import ConfigError, Refusal
+from ai_budget_callbacks.charges import charge_call, spent
+from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, Refusal
 from ai_budget_callbacks.inflight import Target
 from ai_budget_callbacks.meter import Meter
 from ai_budget_callbacks.report import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from decimal import Decimal
 
+    from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.calltree import CallTree
+    from ai_budget_callbacks.errors import AIBudgetError
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.report import Summary
+    from ai_budget_callbacks.usage import Who
 
-__all__ = ["Attachment", "Sight", "check_given"]
+__all__ = ["AttachedHandler", "Sight", "check_given"]
 
 log = logging.getLogger("ai_budget_callbacks")
 
@@ -92,38 +97,47 @@ def check_given(given: Sequence[object], options: Mapping[str, Any]) -> None:
         raise ConfigError(f"BudgetCallbackHandler takes budgets and at most one meter; {len(meters)} were given.")
 
 
-class Attachment:
-    """A meter with budgets of one handler.
+class AttachedHandler:
+    """What users see of a handler, the same for every framework. What an event is, its adapter knows.
 
-    Args:
-        items: Budgets, and at most one `Meter` that brings its own budgets and its ledger.
-        options: As for `Meter`, when no meter is given.
-        where: How it is attached, for the message of a handler that saw nothing.
-
-    Raises:
-        ConfigError: Arguments that make no sense.
-        LedgerError: The ledger cannot be used.
+    Attributes:
+        meter: Its meter.
+        id: Its scope in the ledger.
     """
 
-    def __init__(self, items: Sequence[Budget | Meter], options: dict[str, Any], where: str) -> None:
-        meters = [item for item in items if isinstance(item, Meter)]
-        limits = [item for item in items if isinstance(item, Budget)]
-        check_given(items, options)
+    _framework: str
+    _unseen: str
+
+    def attach_to(self, given: Sequence[Budget | Meter], options: dict[str, Any]) -> None:
+        """Make the handler's meter and attach its budgets.
+
+        Args:
+            given: Budgets, and at most one `Meter` that brings its own budgets and its ledger.
+            options: As for `Meter`, when no meter is given.
+
+        Raises:
+            ConfigError: Arguments that make no sense.
+            LedgerError: The ledger cannot be used.
+        """
+        check_given(given, options)
+        meters = [item for item in given if isinstance(item, Meter)]
         if meters and options:
             raise ConfigError(f"A meter was given, so these options belong to it: {', '.join(options)}.")
         self._owns_meter = not meters
         self.meter = meters[0] if meters else Meter(**options)
         # a meter of one's own counts nothing else: one id for both saves every settle a row
         self.id = self.meter.id if self._owns_meter else f"handler-{uuid.uuid4().hex}"
-        self.budgets = self.meter.attach(limits, self.id)
-        self.meter.register(self.budgets)
-        self._targets = (Target(meter=self.meter, extra=self.budgets, scopes=(self.id,)),)
-        self.refusal: Refusal | None = None
-        self.sight = Sight(self, where)
+        self._attached = self.meter.attach([item for item in given if isinstance(item, Budget)], self.id)
+        self.meter.register(self._attached)
+        self._targets = (Target(meter=self.meter, extra=self._attached, scopes=(self.id,)),)
+        self._refusal: Refusal | None = None
         self._closed = False
+        self._sight = Sight(self, self._unseen)
 
-    def targets(self) -> Sequence[Target]:
-        """Its own meter, whatever blocks are around.
+    # -- for the adapter
+
+    def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:  # noqa: ARG002 - a handler has one answer
+        """This handler's own meter, whatever blocks are around.
 
         Raises:
             ConfigError: It was closed.
@@ -134,29 +148,85 @@ class Attachment:
 
     def note(self, refusal: Refusal) -> None:
         """Remember the first refusal or crossing."""
-        if self.refusal is None:
-            self.refusal = refusal
+        if self._refusal is None:
+            self._refusal = refusal
 
-    def entries(self) -> Iterator[Entry]:
-        """Ledger entries of the calls it saw."""
-        return self.meter.entries(scope=self.id)
+    def saw(self, *, call: bool) -> None:  # noqa: ARG002 - any event shows that it is attached
+        """Something happened here."""
+        self._sight.event = True
+
+    def adapted(self, error: Refusal) -> AIBudgetError:
+        """The error as this framework must see it."""
+        return error
+
+    def who_here(self, user: str | None, metadata: Mapping[str, object] | None) -> Who:
+        """Who something made here belongs to."""
+        raise NotImplementedError
+
+    def lose_open(self) -> None:
+        """Book as unknown what is in flight."""
+        raise NotImplementedError
+
+    # -- for users
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether one of its calls was refused, or crossed a limit. Some wrappers, agents and engines hide that."""
+        self._sight.say_if_none()
+        return self._refusal is not None
+
+    def raise_if_exceeded(self) -> None:
+        """Raise the first refusal or crossing, if there was one.
+
+        Raises:
+            BudgetExceeded, PriceUnknown: As it was.
+        """
+        self._sight.say_if_none()
+        if self._refusal is not None:
+            raise self.adapted(self._refusal)
 
     def summary(self) -> Summary:
-        """Everything it saw in this process."""
-        self.sight.say_if_none()
+        """Everything this handler saw in this process, by step, agent, tool, model and user."""
+        self._sight.say_if_none()
         return summarise(self.entries())
 
     def tree(self) -> CallTree:
-        """The calls it saw as the tree of what they were made in."""
-        self.sight.say_if_none()
+        """The calls this handler saw as the tree of chains, engines, agents and tools they were made in."""
+        self._sight.say_if_none()
         return call_tree(self.entries())
 
-    def shut(self) -> None:
-        """Refuse later starts."""
-        self.sight.say_if_none()
-        self._closed = True
+    def entries(self) -> Iterator[Entry]:
+        """Ledger entries of the calls this handler saw."""
+        return self.meter.entries(scope=self.id)
 
-    def close_meter(self) -> None:
-        """Close the meter, if it is its own."""
+    def charge(
+        self, usd: str | Decimal, *, name: str, user: str | None = None, metadata: Mapping[str, object] | None = None
+    ) -> Entry | None:
+        """Book money spent beyond model calls under this handler's budgets: see `Meter.charge`.
+
+        Inside a chain, engine, agent or tool it belongs to the run, agent, step and tool it is made in.
+
+        Args:
+            usd: USD, as a decimal string or `Decimal`, more than 0.
+            name: What it was for.
+            user: Whose it is; None for the run's user.
+            metadata: More keys for `by` and reports.
+
+        Raises:
+            ConfigError, BudgetExceeded: As `Meter.charge`.
+        """
+        self.saw(call=False)
+        call = charge_call("charge", name, self.who_here(user, metadata), framework=self._framework)
+        try:
+            return self.meter.book_spent(call, spent(usd), extra=self._attached, scopes=(self.id,))
+        except BudgetExceeded as crossing:
+            self.note(crossing)
+            raise self.adapted(crossing) from None
+
+    def close(self) -> None:
+        """Close the meter this handler made. Later starts raise `ConfigError`, so that none goes uncounted."""
+        self._sight.say_if_none()
+        self._closed = True
+        self.lose_open()  # while the ledger is open
         if self._owns_meter:
             self.meter.close()
