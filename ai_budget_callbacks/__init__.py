@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.meter import Meter
     from ai_budget_callbacks.pricing import Price
     from ai_budget_callbacks.report import Summary
-    from ai_budget_callbacks.scope import Run, install, track
+    from ai_budget_callbacks.scope import Run, install, register_wrapper, track
     from ai_budget_callbacks.usage import Usage
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Usage",
     "UsageMissing",
     "install",
+    "register_wrapper",
     "track",
 ]
 
@@ -48,6 +49,7 @@ _LAZY = {
     "Summary": "report",
     "Usage": "usage",
     "install": "scope",
+    "register_wrapper": "scope",
     "track": "scope",
 }
 

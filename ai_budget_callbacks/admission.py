@@ -6,13 +6,15 @@ nobody can say what it costs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
 from ai_budget_callbacks.budget import window_end
-from ai_budget_callbacks.errors import BudgetExceeded, PriceUnknown
+from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, PriceUnknown
 from ai_budget_callbacks.ledger import Want
+from ai_budget_callbacks.money import pico_from_usd
 from ai_budget_callbacks.pricing import PriceBook, RateCard, Unpriced
 from ai_budget_callbacks.pricing.estimate import Estimate, Learned, expected, worst_case
 from ai_budget_callbacks.usage import Call, Terms
@@ -38,6 +40,18 @@ class Policy:
     reserve: str | int
     on_unpriced: str | int
 
+    @classmethod
+    def read(cls, reserve: str | Decimal, on_unpriced: str | Decimal) -> Policy:
+        """A policy from the arguments of a meter.
+
+        Raises:
+            ConfigError: They are neither a known word nor a positive USD amount.
+        """
+        return cls(
+            reserve=_mode(reserve, ("expected", "worst_case", "none"), "reserve"),
+            on_unpriced=_mode(on_unpriced, ("refuse",), "on_unpriced"),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
@@ -47,9 +61,10 @@ class Admission:
         attached: Budgets the call touches, in the order of `wants`.
         wants: One for each of them.
         estimate: Sizes and price of the call.
-        card: The card that is expected to apply, or None without a price.
+        card: The card that is expected to apply, or None without a price; it may lack a rate that the call needs.
         held_pico: What is held on each USD balance.
-        unpriced: Why there is no price, or None.
+        unpriced: Why there is no (whole) price, or None.
+        whole_output: Output tokens held because nothing but the model's own maximum bounds them, else None.
     """
 
     attached: tuple[Attached, ...]
@@ -58,12 +73,42 @@ class Admission:
     card: RateCard | None
     held_pico: int | None
     unpriced: str | None
+    whole_output: int | None = None
+
+
+def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
+    if value in words:
+        return str(value)
+    if isinstance(value, (str, Decimal, int)) and not isinstance(value, bool):
+        try:
+            pico = pico_from_usd(value, what=what)
+        except ConfigError:
+            pico = -1
+        if pico > 0:
+            return pico
+    raise ConfigError(
+        f"{what} must be {', '.join(map(repr, words))} or a positive USD amount such as '0.05', not {value!r}."
+    )
 
 
 def admit(
-    call: Call, budgets: Sequence[Attached], book: PriceBook, policy: Policy, learned: Callable[[Call], Learned]
+    call: Call,
+    budgets: Sequence[Attached],
+    book: PriceBook,
+    policy: Policy,
+    learned: Callable[[Call], Learned],
+    *,
+    sent: bool = False,
 ) -> Admission:
     """Decide what a call asks of its budgets.
+
+    Args:
+        call: The call.
+        budgets: Budgets that may apply.
+        book: Prices.
+        policy: The meter's choices.
+        learned: What earlier calls taught.
+        sent: It was made already: nothing is refused.
 
     Raises:
         PriceUnknown: A USD budget that stops applies and the call has no price (or no bound, in `worst_case`), or a
@@ -73,7 +118,9 @@ def admit(
         return _admit_charge(call, budgets, book, policy)
     at = call.started_at
     resolved = book.resolved(call.provider, call.model, at)
-    if resolved is None:
+    if sent:
+        policy = replace(policy, reserve="none")
+    elif resolved is None:
         _refuse_unmatchable(call, budgets)
     attached = [item for item in budgets if item.applies(call, resolved)]
     asked = Terms(service_tier=call.request.service_tier, speed=call.request.speed)
@@ -82,13 +129,18 @@ def admit(
         found = book.card(call.provider, call.model, Terms(), at)  # a tier may be refused by the provider itself
     card = found if isinstance(found, RateCard) else None
     unpriced = found.reason if isinstance(found, Unpriced) else None
+    lacks = card.lacks(output=call.request.output) if card is not None else ()
+    if lacks:
+        unpriced = messages.not_whole(call, lacks)
     if card is not None and card.free:
         attached = [item for item in attached if item.budget.unit != "usd"]
     usd_stops = next((item.budget for item in attached if item.budget.unit == "usd" and item.budget.stops), None)
-    if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse":
-        raise PriceUnknown(messages.price_unknown(call, unpriced), budget=usd_stops)
+    if unpriced is not None and usd_stops is not None and policy.on_unpriced == "refuse" and not sent:
+        raise PriceUnknown(messages.price_unknown(call, unpriced, lacks), budget=usd_stops)
     estimate = _estimate(call, attached, card, book, policy, learned)
-    held_pico = _held_pico(estimate, policy, priced=card is not None)
+    if lacks:
+        estimate = replace(estimate, floor_pico=None)  # input alone is not the least that a call is worth
+    held_pico = _held_pico(estimate, policy, priced=unpriced is None)
     wants = tuple(_want(item, call, resolved, estimate, held_pico, policy) for item in attached)
     return Admission(
         attached=tuple(attached),
@@ -97,6 +149,7 @@ def admit(
         card=card,
         held_pico=held_pico,
         unpriced=unpriced,
+        whole_output=_whole_output(call, estimate, policy),
     )
 
 
@@ -133,6 +186,7 @@ def exceeded(call: Call, admission: Admission, refusal: NoRoom) -> BudgetExceede
         needed=want.amount,
         resets_at=resets_at,
         scope=want.key.scope,
+        whole_output=admission.whole_output,
     )
     error = BudgetExceeded(
         text,
@@ -145,6 +199,11 @@ def exceeded(call: Call, admission: Admission, refusal: NoRoom) -> BudgetExceede
     )
     error.closes = item.owner if item.block else None
     return error
+
+
+def _whole_output(call: Call, estimate: Estimate, policy: Policy) -> int | None:
+    bounded = policy.reserve != "worst_case" or call.request.max_output_tokens is not None
+    return None if bounded else estimate.output_tokens or None
 
 
 def _refuse_unmatchable(call: Call, budgets: Sequence[Attached]) -> None:
@@ -178,7 +237,7 @@ def _estimate(
 def _held_pico(estimate: Estimate, policy: Policy, *, priced: bool) -> int | None:
     reserved = policy.reserve if isinstance(policy.reserve, int) else 0
     if not priced and isinstance(policy.on_unpriced, int):
-        return max(reserved, policy.on_unpriced)
+        return max(reserved, policy.on_unpriced, estimate.usd_pico or 0)
     if policy.reserve == "none" or reserved:
         return reserved
     return estimate.usd_pico if priced else None

@@ -116,7 +116,7 @@ def _measured(
         requested=call.model,
         at=call.started_at,
     )
-    if cost.pico is not None and cost.pico > INT64_MAX:
+    if max(cost.pico or 0, cost.part_pico) > INT64_MAX:
         cost = Cost(status="unpriced", pico=None, reason="the cost is beyond what a ledger can hold: damaged usage")
     if cost.status in {"priced", "reported"} and not cost.pico:
         cost = Cost(status="unpriced", pico=None, reason="the price list puts this usage at exactly 0; declare it free")
@@ -130,8 +130,7 @@ def _measured(
         booked_tokens=usage.total_tokens,
     )
     if cost.status == "unpriced":
-        allowed = policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
-        return replace(posting, booked_pico=allowed, keep_hold=True)
+        return replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)
     if cost.status != "free" and (counted or outcome.kind == "cut"):  # usage seen before a cut is a lower bound
         reason = posting.reason or "the provider reported part of the usage"
         return replace(posting, status="estimated", reason=reason, keep_hold=True)
@@ -139,11 +138,11 @@ def _measured(
 
 
 def _unknown(draft: Posting, admission: Admission, policy: Policy) -> Posting:
-    allowed = policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
+    estimated = admission.estimate.usd_pico
     return replace(
         draft,
         reason=draft.reason or "the outcome was never seen",
-        booked_pico=admission.estimate.usd_pico if admission.card is not None else allowed,
+        booked_pico=estimated if admission.unpriced is None else _allowed(policy, estimated),
         booked_tokens=admission.estimate.tokens,
         keep_hold=True,
     )
@@ -161,14 +160,19 @@ def _counted(draft: Posting, outcome: Outcome, admission: Admission, policy: Pol
     reason = outcome.reason or "the provider reported no usage"
     posting = replace(draft, usage=usage, reason=reason, booked_tokens=usage.total_tokens, keep_hold=keep)
     if admission.card is None:
-        allowed = policy.on_unpriced if isinstance(policy.on_unpriced, int) else None
-        return replace(posting, status="unpriced", booked_pico=allowed, keep_hold=True)
+        return replace(posting, status="unpriced", booked_pico=_allowed(policy), keep_hold=True)
     cost = price_usage(usage, admission.card)
     if cost.status == "free":
         return replace(posting, status="free", cost=cost, booked_pico=0)
     if not cost.pico:
-        return replace(posting, status="unpriced", keep_hold=True)
+        return replace(posting, status="unpriced", booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)
     return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)
+
+
+def _allowed(policy: Policy, part: int | None = None) -> int | None:
+    """What an unpriced call is booked at besides its hold: the amount allowed, or the part that has a price."""
+    allowed = policy.on_unpriced if isinstance(policy.on_unpriced, int) else 0
+    return max(allowed, part or 0) or None
 
 
 def _bounded(posting: Posting, admission: Admission, policy: Policy) -> Posting:

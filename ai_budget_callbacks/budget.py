@@ -26,18 +26,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIELDS",
+    "NONE",
     "UNITS",
     "Attached",
     "BalanceKey",
     "Budget",
     "amount_text",
     "call_field",
+    "field_key",
     "window_end",
     "window_key",
 ]
 
 FIELDS = ("user", "thread", "agent", "node", "tool", "model", "provider", "framework")
 _ALIASES = {"user_id": "user", "thread_id": "thread"}  # as the frameworks' own metadata call them
+# columns of reports and summaries that are no fields
+_COLUMNS = {"step": "'node'", "run": 'per="run"', "day": 'per="day"'}
 UNITS = ("usd", "tokens", "calls")
 NONE = "(none)"
 
@@ -205,11 +209,23 @@ def _check_field(name: object, where: str) -> None:
         raise ConfigError(f"{where}={name!r} is no field; use {', '.join(FIELDS)}, or a metadata key.")
     if name in FIELDS or name in _ALIASES or name.startswith(_METADATA):
         return
+    if name.lower() in _COLUMNS:
+        raise ConfigError(
+            f"{where}={name!r}: did you mean {_COLUMNS[name.lower()]}? For a metadata key of that name write "
+            f"'{_METADATA}{name}'."
+        )
     near = difflib.get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.8)
     if near:
         raise ConfigError(
             f"{where}={name!r}: did you mean {near[0]!r}? For a metadata key of that name write '{_METADATA}{name}'."
         )
+
+
+def field_key(name: str) -> str:
+    """One spelling for each field: `user_id` is `user`, `metadata.team` is `team`, and `metadata.user` is itself."""
+    name = _ALIASES.get(name, name)
+    bare = name.removeprefix(_METADATA)
+    return name if bare in FIELDS or bare in _ALIASES else bare
 
 
 def _zone(name: str) -> ZoneInfo:

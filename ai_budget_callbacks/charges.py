@@ -32,7 +32,12 @@ def charge_call(kind: str, name: str, who: Who, *, charge_id: str | None = None,
         who: Attribution.
         charge_id: The framework's run id, where it has one.
         framework: Who announced it.
+
+    Raises:
+        ConfigError: `name` is no text, or empty.
     """
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(f"charge(name={name!r}) must say what the money was for.")
     return Call(
         id=charge_id or f"charge-{uuid.uuid4().hex}",
         kind="charge",
@@ -41,7 +46,7 @@ def charge_call(kind: str, name: str, who: Who, *, charge_id: str | None = None,
         model=name,
         started_at=datetime.now(UTC),
         who=who,
-        request=Request(messages=0),
+        request=Request(messages=0, output=False),
     )
 
 

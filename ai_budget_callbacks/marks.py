@@ -9,10 +9,28 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ai_budget_callbacks.errors import ConfigError
+from ai_budget_callbacks.errors import BudgetExceeded, ConfigError
 
-__all__ = ["WRAPPERS", "Mark", "is_wrapper", "leave_mark", "register_wrapper", "take_mark"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ai_budget_callbacks.booking import Outcome
+    from ai_budget_callbacks.inflight import Target
+    from ai_budget_callbacks.usage import Call
+
+__all__ = [
+    "WRAPPERS",
+    "Mark",
+    "book_untaken",
+    "is_wrapper",
+    "leave_mark",
+    "mark_waits",
+    "note_wrapper",
+    "take_mark",
+    "with_marked",
+]
 
 WRAPPERS = {"LangChainLLM"}
 """Names of classes whose every call is one call of the other framework (llama-index-llms-langchain 0.9)."""
@@ -27,6 +45,7 @@ class Mark:
         framework: Whose call it is.
         origin: What its announcement is withdrawn by: see `inflight.begin`.
         is_open: Whether it has not ended.
+        targets: Meters that count it and do not know its price; they count what it wraps, which has one.
         taken_by: The report of the other framework that is of the same request, once there is one.
     """
 
@@ -34,20 +53,15 @@ class Mark:
     framework: str
     origin: object
     is_open: bool = True
+    targets: tuple[Target, ...] = ()
     taken_by: str | None = None
 
 
 _mark: ContextVar[Mark | None] = ContextVar("ai_budget_mark", default=None)
 
 
-def register_wrapper(name: str | type) -> None:
-    """Say that every call of a class is one call of the other framework, so that both reports are of one request.
-
-    For a model class of LlamaIndex that calls a LangChain model, or the reverse. Without it each report is a call of
-    its own: the request is booked twice, which errs on the safe side.
-
-    Args:
-        name: The class, or its name.
+def note_wrapper(name: str | type) -> None:
+    """A class becomes a known wrapper: see `scope.register_wrapper`.
 
     Raises:
         ConfigError: Neither a class nor a name.
@@ -63,9 +77,9 @@ def is_wrapper(kind: type) -> bool:
     return any(base.__name__ in WRAPPERS for base in kind.__mro__)
 
 
-def leave_mark(call_id: str, framework: str, origin: object) -> Mark:
+def leave_mark(call_id: str, framework: str, origin: object, targets: Sequence[Target] = ()) -> Mark:
     """A wrapper's call was admitted and is about to be made in this context."""
-    mark = Mark(call_id=call_id, framework=framework, origin=origin)
+    mark = Mark(call_id=call_id, framework=framework, origin=origin, targets=tuple(targets))
     _mark.set(mark)
     return mark
 
@@ -78,9 +92,44 @@ def take_mark(framework: str, report: str) -> Mark | None:
         report: Its run or event id: all handlers of one report take the same mark.
     """
     mark = _mark.get()
-    if mark is None or mark.framework == framework or not mark.is_open:
-        return None
-    if mark.taken_by not in {None, report}:
+    if not _is_for(mark, framework) or mark is None or mark.taken_by not in {None, report}:
         return None
     mark.taken_by = report
     return mark
+
+
+def mark_waits(framework: str) -> bool:
+    """Whether a call of a wrapper around here waits for a report of this framework."""
+    mark = _mark.get()
+    return _is_for(mark, framework) and mark is not None and mark.taken_by is None
+
+
+def with_marked(targets: Sequence[Target], mark: Mark | None) -> list[Target]:
+    """Targets, and those that a mark hands on."""
+    more = () if mark is None else mark.targets
+    return [*targets, *(item for item in more if item not in targets)]
+
+
+def book_untaken(mark: Mark | None, call: Call, outcome: Outcome | None) -> list[BudgetExceeded]:
+    """A wrapper's call ended, and nothing inside it was reported: it was a request, and nothing was held for it.
+
+    Returns:
+        Crossings of budgets with `at_limit="raise"`.
+    """
+    crossings = []
+    if mark is not None and mark.targets and mark.taken_by is None and outcome is not None:
+        for target in mark.targets:
+            target.meter.say(
+                f"untaken {call.model}",
+                f"A call of {call.model!r}, whose class is registered as a wrapper, was not reported by what it wraps. "
+                "It is booked without a price; give its name one in prices=, or do not register the class.",
+            )
+            try:
+                target.meter.book_spent(call, outcome, extra=target.extra, scopes=target.scopes)
+            except BudgetExceeded as crossing:
+                crossings.append(crossing)
+    return crossings
+
+
+def _is_for(mark: Mark | None, framework: str) -> bool:
+    return mark is not None and mark.is_open and mark.framework != framework

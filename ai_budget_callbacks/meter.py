@@ -12,7 +12,6 @@ import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks import messages
@@ -33,7 +32,7 @@ from ai_budget_callbacks.events import CallRefused, CallReleased, CallReserved, 
 from ai_budget_callbacks.learned import Samples
 from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Query, open_ledger
 from ai_budget_callbacks.locks import ForkSafeLock
-from ai_budget_callbacks.money import pico_from_usd, usd_decimal
+from ai_budget_callbacks.money import usd_decimal
 from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.pricing.estimate import Learned
 from ai_budget_callbacks.report import BalanceView, Summary, balance_views, summarise
@@ -43,6 +42,7 @@ from ai_budget_callbacks.spool import Spool
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
+    from decimal import Decimal
 
     from ai_budget_callbacks.usage import Call
 from ai_budget_callbacks.watch import Watch
@@ -115,10 +115,7 @@ class Meter:
         store_content: bool = False,
     ) -> None:
         self.id = f"meter-{uuid.uuid4().hex}"
-        self.policy = Policy(
-            reserve=_mode(reserve, ("expected", "worst_case", "none"), "reserve"),
-            on_unpriced=_mode(on_unpriced, ("refuse",), "on_unpriced"),
-        )
+        self.policy = Policy.read(reserve, on_unpriced)
         if on_missing_usage not in {"estimate", "raise"}:
             raise ConfigError(f'on_missing_usage must be "estimate" or "raise", not {on_missing_usage!r}.')
         if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)) or not ttl_s > 0:
@@ -137,6 +134,7 @@ class Meter:
         self._samples = Samples(self.ledger)
         self._lock = ForkSafeLock()
         self._closed_runs: OrderedDict[str, Refusal] = OrderedDict()
+        self._runs: OrderedDict[str, None] = OrderedDict()  # that go on, and have balances of their own
         self._unpriced: set[tuple[str, str]] = set()
         self._said: dict[str, float] = {}
         self._spool = Spool()
@@ -164,14 +162,20 @@ class Meter:
             for note in self.ledger.register(attached):
                 log.info("%s", note)
 
-    def balances(self, **fields: str) -> list[BalanceView]:
-        """Balances of this meter's budgets in their current window.
+    def balances(self, *, run: str | None = None, **fields: str) -> list[BalanceView]:
+        """Balances of this meter's budgets in their current window; with `per="run"`, of the runs that go on here.
 
         Args:
+            run: Only this run's, of budgets with `per="run"`; it may be over.
             fields: Values of `by` fields to look at, for example `user="alice"`. Without them every scope that was
-                used in the current window is listed.
+                used in the current window is listed. Balances of runs do not say whose they are, so they are left out
+                where the budget is not `by` one of the fields.
+
+        Raises:
+            ConfigError: No budget of this meter is `by` such a field.
         """
-        return balance_views(self._attached, self.ledger.balances(), fields, datetime.now(UTC), self.id)
+        runs = {self.id, *self._runs, *(block.id for block in current_blocks()[:1])} if run is None else {run}
+        return balance_views(self._attached, self.ledger.balances(), fields, datetime.now(UTC), runs, named=run)
 
     # -- the life of a call
 
@@ -232,6 +236,8 @@ class Meter:
                 hold = self.ledger.reserve(claim)
             except NoRoom as refusal:
                 raise exceeded(call, admission, refusal) from None
+        if call.who.run_id is not None and any(item.budget.per == "run" for item in self._attached):
+            self._remember_run(call.who.run_id)
         return OpenCall(call=call, admission=admission, hold=hold, scopes=scopes)
 
     def _refuse_closed(self, call: Call) -> None:
@@ -248,9 +254,15 @@ class Meter:
             while len(self._closed_runs) > _CLOSED_RUNS:
                 self._closed_runs.popitem(last=False)
 
+    def _remember_run(self, run_id: str) -> None:
+        self._runs[run_id] = None
+        while len(self._runs) > _CLOSED_RUNS:  # runs whose end was not seen
+            self._runs.popitem(last=False)
+
     def forget_run(self, run_id: str) -> None:
         """A run ended; its id will not come again."""
         self._closed_runs.pop(run_id, None)
+        self._runs.pop(run_id, None)
 
     def settle(self, opened: OpenCall, outcome: Outcome) -> Entry | None:
         """Price an outcome, commit it, then raise if something must be said.
@@ -267,7 +279,11 @@ class Meter:
         posting = book_outcome(
             opened.booked_as, outcome, opened.admission, self.prices, self.policy, store_content=self.store_content
         )
-        if posting.status == "unpriced" and posting.booked_pico is None and not opened.admission.held_pico:
+        if (
+            posting.status == "unpriced"
+            and not isinstance(self.policy.on_unpriced, int)
+            and not opened.admission.held_pico
+        ):
             self._unpriced.add((opened.call.provider, opened.call.model))
         keys = tuple(want.key for want in opened.admission.wants)
         scopes = opened.scopes
@@ -351,7 +367,7 @@ class Meter:
             block.note_call()
         self.replay()
         budgets = (*self._attached, *extra, *(item for block in blocks for item in block.attached))
-        admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned())
+        admission = admit(call, budgets, self.prices, self.policy, lambda _: Learned(), sent=True)
         ids = self._scopes((*scopes, *(block.id for block in blocks)))
         try:
             return self.settle(OpenCall(call=call, admission=admission, hold=None, scopes=ids), outcome)
@@ -404,7 +420,7 @@ class Meter:
         if admission.unpriced is not None:
             self.say(
                 f"unpriced {call.provider} {call.model}",
-                f"No price is known for {call.model!r} of {call.provider!r}; its calls are recorded without a cost.",
+                messages.recorded_unpriced(call, None if admission.card is None else admission.unpriced),
                 every_s=float("inf"),
             )
 
@@ -436,18 +452,3 @@ def _budgets(budgets: Sequence[Budget] | Budget) -> tuple[Budget, ...]:
     if len(names) != len(set(names)):
         raise ConfigError(f"Two budgets of one meter have the same name: {sorted(names)}.")
     return items
-
-
-def _mode(value: str | Decimal, words: tuple[str, ...], what: str) -> str | int:
-    if value in words:
-        return str(value)
-    if isinstance(value, (str, Decimal, int)) and not isinstance(value, bool):
-        try:
-            pico = pico_from_usd(value, what=what)
-        except ConfigError:
-            pico = -1
-        if pico > 0:
-            return pico
-    raise ConfigError(
-        f"{what} must be {', '.join(map(repr, words))} or a positive USD amount such as '0.05', not {value!r}."
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -9,13 +10,14 @@ from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.budget import BalanceKey, window_end, window_key
+from ai_budget_callbacks.budget import BalanceKey, field_key, window_end, window_key
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.ledger import Balance
 from ai_budget_callbacks.money import usd_decimal, usd_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
     from decimal import Decimal
 
@@ -326,8 +328,13 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
     Args:
         entries: What to sum.
         dimensions: Names from `DIMENSIONS` (or `node`), or metadata keys.
+
+    Raises:
+        ConfigError: A name is neither a column nor a metadata key of any of the entries.
     """
     items = list(entries)
+    for name in dimensions if items else ():
+        _check_column(name, items)
     corrected = frozenset(entry.adjusts for entry in items if entry.adjusts is not None)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in items:
@@ -335,6 +342,16 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
     rows = [(_totals(group, corrected), key) for key, group in members.items()]
     rows.sort(key=lambda row: (-row[0].cost_pico, row[1]))
     return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]
+
+
+def _check_column(name: str, entries: Sequence[Entry]) -> None:
+    """Refuse a name that would put everything under "(none)"."""
+    keys = {key for entry in entries for key in entry.metadata}
+    if name in DIMENSIONS or name in keys or hasattr(entries[0], name):
+        return
+    near = difflib.get_close_matches(name, [*DIMENSIONS, "node", *keys], n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"{name!r} is no column ({', '.join(DIMENSIONS)}), and no metadata key of these entries.{meant}")
 
 
 def run_row(run: str, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -377,7 +394,13 @@ def scope_values(scope: str) -> tuple[str, ...]:
 
 
 def balance_views(
-    attached: Sequence[Attached], rows: Sequence[Balance], fields: Mapping[str, str], now: datetime, owner: str
+    attached: Sequence[Attached],
+    rows: Sequence[Balance],
+    fields: Mapping[str, str],
+    now: datetime,
+    runs: AbstractSet[str],
+    *,
+    named: str | None = None,
 ) -> list[BalanceView]:
     """Balances of some budgets in their current window, as people read them.
 
@@ -386,23 +409,43 @@ def balance_views(
         rows: All balances of the ledger.
         fields: Wanted values of `by` fields; a field that is not given matches every value.
         now: Aware datetime.
-        owner: Id that stands for the run where a budget is per run.
+        runs: Ids of the runs to look at, where a budget is per run.
+        named: The run that was asked for, if one was.
+
+    Raises:
+        ConfigError: None of the budgets is `by` such a field.
     """
+    values = _wanted(attached, fields)
     views: list[BalanceView] = []
     for item in attached:
         budget = item.budget
-        window = None if budget.per == "run" else window_key(budget, now, owner)
-        wanted = [fields.get(name.removeprefix("metadata.")) for name in budget.by]
+        keys = [field_key(name) for name in budget.by]
+        if budget.per == "run" and values and named is None and not values.keys() & set(keys):
+            continue  # a balance of somebody's run, and nobody knows whose
+        windows = runs if budget.per == "run" else {window_key(budget, now, "")}
+        wanted = [values.get(key) for key in keys]
         found = [
             balance_view(budget, row, now)
             for row in rows
-            if row.key.budget == item.key and window in {None, row.key.window} and _fits(row.key.scope, wanted)
+            if row.key.budget == item.key and row.key.window in windows and _fits(row.key.scope, wanted)
         ]
-        if not found and window is not None and None not in wanted:
-            key = BalanceKey(item.key, budget.unit, window, json.dumps(list(map(str, wanted))))
+        if not found and None not in wanted and (budget.per != "run" or named is not None):
+            key = BalanceKey(item.key, budget.unit, next(iter(windows)), json.dumps(list(map(str, wanted))))
             found = [balance_view(budget, Balance(key=key, spent=0, held=0), now)]
         views += found
     return views
+
+
+def _wanted(attached: Sequence[Attached], fields: Mapping[str, str]) -> dict[str, str]:
+    """The fields as budgets know them; one that none of them knows would not narrow anything down."""
+    known = sorted({field_key(name) for item in attached for name in item.budget.by})
+    for name in fields:
+        if field_key(name) not in known:
+            near = [f"metadata.{name}"] if f"metadata.{name}" in known else difflib.get_close_matches(name, known, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            those = f"they are by {', '.join(known)}" if known else "none has a `by`"
+            raise ConfigError(f"balances({name}=…): no budget of this meter is by {name!r}; {those}.{meant}")
+    return {field_key(name): value for name, value in fields.items()}
 
 
 def balance_view(budget: Budget, row: Balance, now: datetime) -> BalanceView:

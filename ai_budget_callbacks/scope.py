@@ -17,6 +17,7 @@ from ai_budget_callbacks.carry import bound, wrapped
 from ai_budget_callbacks.errors import ConfigError, Refusal
 from ai_budget_callbacks.inflight import abandon_run
 from ai_budget_callbacks.locks import ForkSafeLock
+from ai_budget_callbacks.marks import note_wrapper
 from ai_budget_callbacks.meter import Meter
 from ai_budget_callbacks.report import summarise
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.report import Summary
 
-__all__ = ["Run", "default_meter", "install", "installed", "reinstall", "track"]
+__all__ = ["Run", "default_meter", "install", "installed", "register_wrapper", "reinstall", "track"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -199,6 +200,8 @@ class track:  # noqa: N801 - reads as a statement: `with track(â€¦)`, `@track(â€
         from ai_budget_callbacks.budget import Budget as BudgetType
 
         for item in budgets:
+            if inspect.isroutine(item):
+                raise ConfigError(f"Write @track() above {item.__name__}, with parentheses; budgets go into them.")
             if not isinstance(item, BudgetType):
                 raise ConfigError(f"track() takes budgets, then keywords; {item!r} is no Budget.")
         self._budgets = budgets
@@ -289,6 +292,23 @@ def default_meter() -> Meter:
         if _default is None or _default.closed:
             _default = Meter()
         return _default
+
+
+def register_wrapper(name: str | type) -> None:
+    """Say that every call of a class is one call of the other framework, so that both reports are of one request.
+
+    For a model class of LlamaIndex that calls a LangChain model, or the reverse. Without it each report is a call of
+    its own: the request is booked twice, which errs on the safe side. A class whose model has no price of its own is
+    held, priced and refused as what it wraps. `LangChainLLM` (llama-index-llms-langchain 0.9) is known.
+
+    Args:
+        name: The class, or its name.
+
+    Raises:
+        ConfigError: Neither a class nor a name.
+    """
+    note_wrapper(name)
+    _attach_frameworks()
 
 
 def _attach_frameworks() -> None:

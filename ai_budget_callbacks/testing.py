@@ -15,7 +15,7 @@ from ai_budget_callbacks.demo.loopback import LoopbackProvider, RecordedRequest,
 from ai_budget_callbacks.meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
     from ai_budget_callbacks.budget import Budget
@@ -27,7 +27,7 @@ class BudgetProof:
     """What a test of limits needs.
 
     Attributes:
-        provider: The loopback provider (OpenAI chat completions).
+        provider: The loopback provider (OpenAI chat completions and embeddings).
         meter: A meter on a ledger in memory, installed for the process while the test runs: calls that no handler of
             the application counts are counted here.
     """
@@ -40,6 +40,16 @@ class BudgetProof:
     def replies(self, reply: Reply | Callable[[RecordedRequest], Reply] | Sequence[Reply]) -> None:
         """Script the provider: one reply for all requests, a function of the request, or replies in order."""
         self.provider.script(reply)
+
+    def prices(self, prices: Mapping[str, Mapping[str, str]]) -> None:
+        """What the provider bills for models it does not know, or bills otherwise.
+
+        Args:
+            prices: USD per million tokens by model: `{"my-model": {"input": "0.4", "cached": "0.1", "output": "2"}}`.
+                The bill is the second opinion: take the numbers from the provider's page. A model without a price
+                is answered with an error 500.
+        """
+        self.provider.price(prices)
 
     def meter_with(self, *budgets: Budget, **options: Any) -> Meter:
         """A meter with budgets on a new ledger in memory, closed after the test; options as for `Meter`."""
@@ -72,10 +82,22 @@ class BudgetProof:
         """
         counting = meter or self.meter
         booked, billed = counting.summary().cost_usd, self.billed_usd
-        assert booked == billed, f"the ledger says ${booked}, the provider billed ${billed}"
+        assert booked == billed, f"the ledger says ${booked}, the provider billed ${billed}" + _guessed(counting)
         wrong = counting.ledger.verify()
         assert not wrong, "\n".join(wrong)
         assert not counting.ledger.open_holds(), "calls are still open"
+
+
+def _guessed(meter: Meter) -> str:
+    """Which entries no usage was reported for, and what to do about it."""
+    found = [entry for entry in meter.entries(scope=meter.id) if entry.status in {"estimated", "unknown"}]
+    lines = [
+        f"entry {entry.id}: {entry.model}, {entry.status} ({entry.reason}), ${entry.booked_usd} booked"
+        for entry in found
+    ]
+    if any(entry.usage is not None and entry.usage.reader == "counted" for entry in found):
+        lines.append("An OpenAI stream reports its usage when the model has stream_usage=True.")
+    return "".join(f"\n{line}" for line in lines)
 
 
 @pytest.fixture

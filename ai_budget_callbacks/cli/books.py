@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ai_budget_callbacks.budget import Budget
-    from ai_budget_callbacks.ledger import Balance
+    from ai_budget_callbacks.ledger import Balance, Ledger
 
 __all__ = ["budgets", "path", "report", "runs", "show", "status", "verify"]
 
@@ -83,6 +83,8 @@ def report(ledger: str | None, output: str | None, by: str, since: str | None, r
 
     book = open_book(ledger)
     with told():
+        if run is not None and next(book.entries(Query(run=run, last=1)), None) is None:
+            _no_run(run, book)
         entries = book.entries(Query(run=run, since=None if since is None else since_moment(since)))
         rows = grouped_rows(entries, [name.strip() for name in by.split(",") if name.strip()])
     render(rows, output)
@@ -103,6 +105,10 @@ def runs(ledger: str | None, output: str | None, last: int) -> None:
     render(rows, output)
 
 
+def _no_run(run: str, book: Ledger) -> NoReturn:
+    fail(f"There is no run {run!r} in {book.url}; `ai-budget runs` lists the latest.", EXIT_WRONG)
+
+
 @click.command()
 @click.argument("run")
 @ledger_option
@@ -116,7 +122,7 @@ def show(run: str, ledger: str | None, output: str | None) -> None:
     with told():
         entries = list(book.entries(Query(run=run)))
     if not entries:
-        fail(f"There is no run {run!r} in {book.url}; `ai-budget runs` lists the latest.", EXIT_WRONG)
+        _no_run(run, book)
     tree = call_tree(entries, run)
     if output in {None, "table"}:
         click.echo(str(tree))

@@ -82,12 +82,23 @@ def open_book(ledger: str | None) -> Ledger:
 
     where = ledger or default_ledger()
     file = Path(where.removeprefix("sqlite:///"))
-    if not file.exists():
-        fail(f"There is no ledger at {file} yet; it is made by the first call, or give --ledger.", EXIT_WRONG)
     try:
-        return open_ledger(where)
+        if not file.exists():
+            fail(_missing(file, named=ledger is not None), EXIT_WRONG)
+        return open_ledger(where, read_only=True)
+    except OSError as error:
+        fail(f"The ledger {file} cannot be read: {error.strerror}.", EXIT_WRONG)
     except LedgerError as error:
         fail(error.message, EXIT_WRONG)
+
+
+def _missing(file: Path, *, named: bool) -> str:
+    if named:
+        return (
+            f"There is no ledger at {file}. Check --ledger and AI_BUDGET_LEDGER; the first handler or meter with this "
+            "ledger= makes it."
+        )
+    return f"There is no ledger at {file} yet; the first handler or meter makes it. Name another one with --ledger."
 
 
 def render(rows: Sequence[dict[str, Any]], output: str | None, *, none: str = "No entries.") -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -59,10 +61,21 @@ def run_demo(*, ledger: str | None = None, live: bool = False) -> int:
     with _quiet(), nullcontext() if live else LoopbackProvider(_never_done) as provider:
         code = _live(path) if provider is None else _loopback(path, provider)
     print(f"\nThe ledger is {path}. Look further:")
-    print(f"  ai-budget report --ledger {path} --by step,tool,model")
-    print(f"  ai-budget verify --ledger {path}")
-    print(f"  sqlite-utils rows {path} calls --limit 3")
+    print(f"  {_started_as('ai-budget')} report --ledger {path} --by step,tool,model")
+    print(f"  {_started_as('ai-budget')} verify --ledger {path}")
+    print(f"  {_started_as('sqlite-utils')} rows {path} calls --limit 3")
     return code
+
+
+def _started_as(program: str) -> str:
+    """A program as it can be typed here: beside the `ai-budget` this is, which need not be on the PATH."""
+    own = Path(sys.argv[0])
+    if own.name == "__main__.py":
+        module = {"ai-budget": "ai_budget_callbacks"}.get(program, program.replace("-", "_"))
+        return f"{shlex.quote(sys.executable)} -m {module}"
+    beside = own.with_name(program)
+    typed = own.parent != Path() and own.name == "ai-budget" and beside.exists()
+    return shlex.quote(str(beside)) if typed else program
 
 
 def _agent(base_url: str | None) -> Any:

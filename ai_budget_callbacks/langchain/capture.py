@@ -27,7 +27,7 @@ from ai_budget_callbacks.langchain.failures import Failure, judge
 from ai_budget_callbacks.langchain.nodes import NodeHandler
 from ai_budget_callbacks.langchain.request import base_url, build_call
 from ai_budget_callbacks.locks import ForkSafeLock
-from ai_budget_callbacks.marks import WRAPPERS, Mark, leave_mark, take_mark
+from ai_budget_callbacks.marks import WRAPPERS, Mark, book_untaken, leave_mark, take_mark, with_marked
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
 
@@ -167,7 +167,8 @@ class CaptureHandler(NodeHandler):
     ) -> None:
         self.saw(call=True)
         runs = current_blocks()
-        targets = self.targets(runs)
+        around = take_mark("langchain", str(run_id))  # a LlamaIndex call whose class wraps a LangChain model
+        targets = with_marked(self.targets(runs), around)
         if not targets:
             return
         # one object that all handlers of this event are given, and (an empty one too) no other event's
@@ -175,13 +176,13 @@ class CaptureHandler(NodeHandler):
         known = self._ongoing.get(str(run_id))
         if known is not None and known.mark is mark:
             return  # attached twice (`with_config` and `config`): LangChain tells us of everything twice
-        around = take_mark("langchain", str(run_id))  # a LlamaIndex call whose class wraps a LangChain model
         call_id, origin = (around.call_id, around.origin) if around else (call_id_for(str(run_id), mark), mark)
         try:
             self._refuse_rest_of(mark)
             with self._alone(str(run_id)):
                 call = self._call(call_id, serialized, messages, parent_run_id, kwargs, runs, targets[0].meter)
-                ongoing = self._admit(call, targets, runs, str(run_id), origin)
+                wraps = (serialized.get("id") or ("",))[-1] in WRAPPERS  # a model of the other framework
+                ongoing = self._admit(call, targets, runs, str(run_id), origin, wraps=wraps)
                 ongoing.mark, ongoing.text = mark, text
                 self._describe(ongoing, serialized, messages, kwargs)
                 ongoing.task = self._tasks.opened(run_id)
@@ -196,8 +197,6 @@ class CaptureHandler(NodeHandler):
         except BaseException:  # a fault of ours: nothing is sent, and nothing stays held
             withdraw(origin)
             raise
-        if (serialized.get("id") or ("",))[-1] in WRAPPERS:  # of another framework's model
-            ongoing.wraps = leave_mark(call_id, "langchain", origin)
 
     def _describe(
         self, ongoing: _Ongoing, serialized: Mapping[str, Any], messages: Sequence[Any], kwargs: Mapping[str, Any]
@@ -248,12 +247,18 @@ class CaptureHandler(NodeHandler):
         )
 
     def _admit(
-        self, call: Call, targets: Sequence[Target], runs: tuple[Block, ...], run_id: str, mark: object
+        self, call: Call, targets: Sequence[Target], runs: tuple[Block, ...], run_id: str, mark: object, *, wraps: bool
     ) -> _Ongoing:
         ongoing = _Ongoing(call, [], hidden_reasoning=reasons_out_of_sight(call.provider, call.model))
         forget = functools.partial(self._ongoing.pop, run_id, None)
+        handed: list[Target] = []
         for target in targets:
+            if wraps and not target.meter.prices.knows(call.provider, call.model, call.started_at):
+                handed.append(target)  # what it wraps has a price, or is refused itself
+                continue
             ongoing.opened.append((target.meter, begin(call, target, runs, mark=mark, forget=forget)))
+        if wraps:
+            ongoing.wraps = leave_mark(call.id, "langchain", mark, handed)
         return ongoing
 
     def _refuse_rest_of(self, mark: object) -> None:
@@ -315,6 +320,8 @@ class CaptureHandler(NodeHandler):
         ongoing = self._pop(run_id)
         if ongoing is None:
             return
+        if isinstance(error, Refusal):
+            self.note(error)
         failure = _judge(error, kwargs.get("response"), ongoing)
         if failure.outcome is None and ongoing.several_requests:
             reason = f"one of the requests of its batch failed ({type(error).__name__}); the others may be billed"
@@ -347,6 +354,8 @@ class CaptureHandler(NodeHandler):
             except Exception:
                 # ours, not the user's: the answer is theirs all the same, and the hold is swept as unknown
                 log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
+        for crossing in book_untaken(ongoing.wraps, ongoing.call, outcome):
+            self.note(crossing)
         if ongoing.call.who.run_id == ongoing.call.id:  # the call was its own root
             for meter, _ in ongoing.opened:
                 meter.forget_run(ongoing.call.id)

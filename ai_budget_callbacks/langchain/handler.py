@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from ai_budget_callbacks.attachment import Sight, check_given
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.budget import Budget
 from ai_budget_callbacks.calltree import call_tree
@@ -12,6 +13,7 @@ from ai_budget_callbacks.charges import charge_call, spent
 from ai_budget_callbacks.errors import BudgetExceeded, ConfigError, Refusal
 from ai_budget_callbacks.inflight import Target
 from ai_budget_callbacks.langchain.around import look_around
+from ai_budget_callbacks.langchain.attached import InstanceOnly
 from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.meter import Meter
@@ -29,7 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["BudgetCallbackHandler"]
 
 
-class BudgetCallbackHandler(CaptureHandler):
+_UNSEEN = (
+    "This handler has seen no LangChain event, so it counts and limits nothing. Give it in "
+    'config={"callbacks": [handler]} of the outermost call, or in the model\'s constructor.'
+)
+
+
+class BudgetCallbackHandler(InstanceOnly, CaptureHandler):
     """A LangChain callback that counts, prices and stops.
 
     Give it in `config={"callbacks": [handler]}`, in a model's constructor, or both; once attached at several places
@@ -48,8 +56,7 @@ class BudgetCallbackHandler(CaptureHandler):
         super().__init__()
         meters = [item for item in budgets if isinstance(item, Meter)]
         limits = [item for item in budgets if isinstance(item, Budget)]
-        if len(meters) > 1 or len(meters) + len(limits) != len(budgets):
-            raise ConfigError("BudgetCallbackHandler takes budgets and at most one meter.")
+        check_given(budgets, meter_options)
         if meters and meter_options:
             raise ConfigError(f"A meter was given, so these options belong to it: {', '.join(meter_options)}.")
         self._owns_meter = not meters
@@ -61,7 +68,7 @@ class BudgetCallbackHandler(CaptureHandler):
         self._targets = (Target(meter=self.meter, extra=self._attached, scopes=(self.id,)),)
         self._refusal: Refusal | None = None
         self._closed = False
-        self._attached_somewhere = False
+        self._sight = Sight(self, _UNSEEN)
 
     def targets(self, runs: tuple[Block, ...]) -> Sequence[Target]:  # noqa: ARG002 - as its base has it
         """This handler's own meter, whatever blocks are around."""
@@ -81,6 +88,7 @@ class BudgetCallbackHandler(CaptureHandler):
     @property
     def exceeded(self) -> bool:
         """Whether one of its calls was refused, or crossed a limit. Some wrappers hide that from the caller."""
+        self._sight.say_if_none()
         return self._refusal is not None
 
     def raise_if_exceeded(self) -> None:
@@ -89,17 +97,18 @@ class BudgetCallbackHandler(CaptureHandler):
         Raises:
             BudgetExceeded, PriceUnknown: As it was.
         """
+        self._sight.say_if_none()
         if self._refusal is not None:
             raise adapted(self._refusal)
 
     def summary(self) -> Summary:
         """Everything this handler saw in this process, by step, agent, tool, model and user."""
-        self._say_if_unattached()
+        self._sight.say_if_none()
         return summarise(self.entries())
 
     def tree(self) -> CallTree:
         """The calls this handler saw as the tree of chains, agents and tools they were made in."""
-        self._say_if_unattached()
+        self._sight.say_if_none()
         return call_tree(self.entries())
 
     def charge(
@@ -133,20 +142,11 @@ class BudgetCallbackHandler(CaptureHandler):
 
     def saw(self, *, call: bool) -> None:  # noqa: ARG002 - as its base has it
         """Something happened here."""
-        self._attached_somewhere = True
-
-    def _say_if_unattached(self) -> None:
-        if not self._attached_somewhere:
-            self.meter.say(
-                f"unattached {self.id}",
-                "This handler has seen no LangChain event, so it counts and limits nothing. Give it in "
-                'config={"callbacks": [handler]} of the outermost call, or in the model\'s constructor.',
-                every_s=float("inf"),
-            )
+        self._sight.event = True
 
     def close(self) -> None:
         """Close the meter this handler made. Later starts raise `ConfigError`, so that none goes uncounted."""
-        self._say_if_unattached()
+        self._sight.say_if_none()
         self._closed = True
         self.lost([*self._ongoing, *self._fees])  # what is in flight is booked as unknown while the ledger is open
         if self._owns_meter:

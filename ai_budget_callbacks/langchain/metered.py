@@ -243,7 +243,7 @@ class MeteredEmbeddings(Embeddings):
                 model=self._model,
                 started_at=datetime.now(UTC),
                 who=who,
-                request=Request(text_bytes=_size(inputs), messages=0, max_output_tokens=None),
+                request=Request(text_bytes=_size(inputs), messages=0, output=False),
             )
 
         return build

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ai_budget_callbacks.errors import ConfigError
+from ai_budget_callbacks.errors import ConfigError, LedgerError
 from ai_budget_callbacks.money import usd_decimal
 
 if TYPE_CHECKING:
@@ -364,12 +364,14 @@ class Ledger(Protocol):
         """Release the store. Further calls raise `LedgerError`."""
 
 
-def open_ledger(url: str, *, durability: str = "process") -> Ledger:
+def open_ledger(url: str, *, durability: str = "process", read_only: bool = False) -> Ledger:
     """Open the ledger at a path or URL; create or migrate it if needed.
 
     Args:
         url: A file path, `"sqlite:///path"`, or `":memory:"`.
         durability: `"process"`: survives `kill -9`. `"power"`: settles also survive a power cut, at one fsync each.
+        read_only: Only to look at it: nothing is created, and a directory that cannot be written is no fault. A file of
+            an older version is migrated first all the same.
 
     Raises:
         LedgerError: It cannot be opened, is no ledger, or was written by newer code.
@@ -381,6 +383,15 @@ def open_ledger(url: str, *, durability: str = "process") -> Ledger:
     if "://" in path:
         scheme = path.partition("://")[0]
         raise ConfigError(f"No ledger store for {scheme!r} URLs; use a file path or ':memory:'.")
+    from ai_budget_callbacks.ledger.readonly import Outdated
     from ai_budget_callbacks.ledger.sqlite import SqliteLedger
 
+    if read_only:
+        try:
+            return SqliteLedger(path, read_only=True)
+        except Outdated as outdated:
+            try:
+                return SqliteLedger(path)
+            except LedgerError:
+                raise outdated from None
     return SqliteLedger(path, durability=durability)

@@ -7,6 +7,7 @@ file keeps accepting writes. BEGIN, COMMIT and ROLLBACK stand here and nowhere e
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["Connection", "explain", "sqlite3"]
+
+log = logging.getLogger("ai_budget_callbacks")
 
 MIN_SQLITE = (3, 38, 0)  # json_each on by default, UPDATE … FROM, RETURNING, STRICT
 BUSY_TIMEOUT_S = 30.0
@@ -154,23 +157,31 @@ class Connection:
                 f"The ledger path {self.path} is a directory. Give a file, for example {path / 'spend.db'}."
             )
         try:
+            anew = not path.parent.exists()
             path.parent.mkdir(parents=True, exist_ok=True)
             # Only ever create: opening and closing an existing file would drop the POSIX locks of any other
             # connection this process has on it (sqlite.org/howtocorrupt 2.2).
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            # a directory that was not there may be a misspelt one, whose balances all begin at 0
+            log.log(
+                logging.WARNING if anew else logging.INFO,
+                "New ledger created at %s%s.",
+                path.absolute(),
+                ", and its directory with it" if anew else "",
+            )
         except FileExistsError:
             pass
         except OSError as error:
             raise LedgerError(
                 f"The ledger {self.path} cannot be created: {error.strerror}. "
-                "Its directory must exist and be writable by this user."
+                "Its directory is made where it is missing; this user must be allowed to write there."
             ) from error
         try:
             self._lock_file = open(f"{self.path}.lock", "a", encoding="utf-8", opener=_private)  # noqa: SIM115 - lives as long as the connection
         except OSError as error:
             raise LedgerError(
                 f"The ledger {self.path} cannot be written: {self.path}.lock: {error.strerror}. "
-                "The directory must be writable; `ai-budget report` still reads a copy made with VACUUM INTO."
+                "Its directory must be writable by this user; `ai-budget report` and the others still read it."
             ) from error
 
     # -- use
@@ -293,7 +304,8 @@ def explain(error: BaseException, path: str) -> str:
     hints = {
         "SQLITE_FULL": "its disk is full. Free some space; nothing of this transaction was written",
         "SQLITE_READONLY": "it, or its directory, is read-only for this user. WAL also needs a writable directory",
-        "SQLITE_CANTOPEN": "it cannot be opened. The directory must exist and be writable",
+        "SQLITE_CANTOPEN": "it cannot be opened. It and its directory must be accessible to this user, and for a "
+        "writer be writable",
         "SQLITE_NOTADB": "it is not a SQLite database. It was left as it is; give another path or restore a backup",
         "SQLITE_CORRUPT": "it is damaged. Stop writing, restore a backup or run sqlite3 .recover; "
         "`ai-budget verify` names what is wrong",

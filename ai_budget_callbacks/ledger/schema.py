@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from ai_budget_callbacks.errors import LedgerError
 
-__all__ = ["inspect", "migrate"]
+__all__ = ["inspect", "is_current", "migrate"]
 
 _migrations = Migrations("ai_budget_callbacks")
 
@@ -105,7 +105,40 @@ def m003_path(db: Database) -> None:
     db.execute("ALTER TABLE entry ADD COLUMN path TEXT")
 
 
+@_migrations()
+def m004_corrections(db: Database) -> None:
+    """A late answer replaces what its lost call was booked at; the sums of m002 counted both."""
+    sign = "CASE WHEN {0} < 0 THEN '-' ELSE '' END"
+    money = f"printf('%s%d.%012d', {sign}, abs({{0}}) / 1000000000000, abs({{0}}) % 1000000000000)"
+    lost = "COALESCE((SELECT lost.booked_pico FROM entry AS lost WHERE lost.id = entry.adjusts), 0)"
+    total = f"SUM(COALESCE(cost_pico - CASE kind WHEN 'adjustment' THEN {lost} ELSE 0 END, booked_pico, 0))"
+    sums = f"""SUM(kind = 'call') AS calls, SUM(input_tokens) AS input_tokens, SUM(output_tokens) AS output_tokens,
+              {money.format(total)} AS spent_usd"""
+    for name, statement in {
+        "runs": f"""SELECT run_id, MIN(started_at) AS started_at, MAX(at) AS ended_at, {sums},
+              SUM(status = 'unpriced') AS unpriced_calls FROM entry GROUP BY run_id""",
+        "spend_by_day": f"SELECT substr(at, 1, 10) AS day, {sums} FROM entry GROUP BY 1",
+        "spend_by_model": f"SELECT provider, model, {sums} FROM entry GROUP BY 1, 2",
+    }.items():
+        db.execute(f"DROP VIEW {name}")
+        db.execute(f"CREATE VIEW {name} AS {statement}")
+
+
+_ALL = {"m001_books", "m002_views", "m003_path", "m004_corrections"}
 _OURS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'ai_budget_callbacks'"
+
+
+def _tables(conn: Any) -> set[str]:
+    return {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+
+
+def _applied(conn: Any) -> set[str]:
+    return {row[0] for row in conn.execute(_OURS).fetchall()} if "_sqlite_migrations" in _tables(conn) else set()
+
+
+def is_current(conn: Any) -> bool:
+    """Whether a file has every migration of this code."""
+    return _applied(conn) >= _ALL
 
 
 def inspect(conn: Any, path: str) -> None:
@@ -114,15 +147,14 @@ def inspect(conn: Any, path: str) -> None:
     Raises:
         LedgerError: It is.
     """
-    tables = {row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
-    ours = {row[0] for row in conn.execute(_OURS).fetchall()} if "_sqlite_migrations" in tables else set()
+    tables, ours = _tables(conn), _applied(conn)
     others = sorted(tables - {"_sqlite_migrations"})
     if others and not ours:
         raise LedgerError(
             f"{path} is no ledger: it is another program's database (with {', '.join(others[:3])}). "
             "Nothing was written to it; give the ledger a file of its own."
         )
-    newer = sorted(ours - {"m001_books", "m002_views", "m003_path"})
+    newer = sorted(ours - _ALL)
     if newer:
         raise LedgerError(
             f"The ledger {path} was written by a newer ai-budget-callbacks (it has {', '.join(newer)}). "

@@ -15,8 +15,9 @@ from ai_budget_callbacks.ledger import Balance, Entry, Hold, NoRoom, Posting, Se
 from ai_budget_callbacks.ledger import owner as owners
 from ai_budget_callbacks.ledger import statements as sql
 from ai_budget_callbacks.ledger.connection import Connection
+from ai_budget_callbacks.ledger.readonly import ReadOnly
 from ai_budget_callbacks.ledger.rows import call_json, call_of, dumps, entry_fields, entry_of, iso, row_of
-from ai_budget_callbacks.ledger.schema import inspect, migrate
+from ai_budget_callbacks.ledger.schema import inspect, is_current, migrate
 from ai_budget_callbacks.ledger.verify import verify
 
 if TYPE_CHECKING:
@@ -37,10 +38,15 @@ class SqliteLedger:
     Args:
         path: File path or `":memory:"`.
         durability: `"process"` or `"power"` (settles wait for the disk).
+        read_only: Nothing is written or made, and every method that would is a `LedgerError`.
     """
 
-    def __init__(self, path: str, *, durability: str = "process") -> None:
-        self._connection = Connection(path, inspect=inspect, prepare=migrate)
+    def __init__(self, path: str, *, durability: str = "process", read_only: bool = False) -> None:
+        self._connection: Connection | ReadOnly = (
+            ReadOnly(path, inspect=inspect, is_current=is_current)
+            if read_only
+            else Connection(path, inspect=inspect, prepare=migrate)
+        )
         self._full = durability == "power"
         self._ids: dict[BalanceKey, int] = {}  # a balance's id never changes
 

@@ -18,7 +18,7 @@ from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 
 from ai_budget_callbacks.asked import asks_reasoning
 from ai_budget_callbacks.blocks import current_blocks
-from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, PriceUnknown, Refusal
+from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, Refusal
 from ai_budget_callbacks.hosts import Hosts
 from ai_budget_callbacks.inflight import abandon, begin, finish, withdraw
 from ai_budget_callbacks.llama_index.extract import counted_texts, outcome_of
@@ -37,7 +37,7 @@ from ai_budget_callbacks.llama_index.streams import ask_for_usage
 from ai_budget_callbacks.llama_index.tree import span_tree
 from ai_budget_callbacks.llama_index.wrappers import is_shell
 from ai_budget_callbacks.locks import ForkSafeLock
-from ai_budget_callbacks.marks import Mark, is_wrapper, leave_mark, take_mark
+from ai_budget_callbacks.marks import Mark, book_untaken, is_wrapper, leave_mark, mark_waits, take_mark, with_marked
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
 from ai_budget_callbacks.sizes import text_bytes
@@ -84,7 +84,6 @@ class _Ongoing:
     opened: list[tuple[Meter, OpenCall]]
     hidden_reasoning: bool = False
     mark: Mark | None = None
-    uncounted: list[Target] = field(default_factory=list)
     prompt: Any = field(default=None, repr=False)
 
 
@@ -145,7 +144,7 @@ class GateHandler(BaseCallbackHandler):
             if not is_shell(span, payload or {}):
                 runs = current_blocks()
                 targets = self.targets(runs)
-                if targets:
+                if targets or mark_waits("llama_index"):
                     self.begin(open_report(event_id, span), _start_of(event_type, payload or {}, span), targets, runs)
         return event_id
 
@@ -157,12 +156,15 @@ class GateHandler(BaseCallbackHandler):
         """
         self._reports[report.id] = report
         report.gates.append(self)
-        if report.call_id in self._ongoing:
-            return  # a report inside another one that this gate was told of
         try:
-            self._join(report)
-            call = self._call(report, start, runs, targets[0].meter)
-            self._admit(report, call, targets, runs, start)
+            targets = with_marked(targets, self._join(report))
+            if targets:
+                call = self._call(report, start, runs, targets[0].meter)
+                outer = self._ongoing.get(report.call_id)
+                if outer is None:
+                    self._admit(report, call, targets, runs, start)
+                else:
+                    self._take_over(outer, report, call, targets, runs)
         except AIBudgetError as error:
             if isinstance(error, Refusal):
                 self.note(error)
@@ -183,18 +185,19 @@ class GateHandler(BaseCallbackHandler):
         """Nothing of it will be sent."""
         self._reports.pop(report.id, None)
 
-    def _join(self, report: Report) -> None:
+    def _join(self, report: Report) -> Mark | None:
         """A call of the other framework around this one, whose class is a known wrapper, is the same request."""
         mark = take_mark("llama_index", report.id)
         if mark is not None and report.call_id != mark.call_id:
             report.call_id, report.origin = mark.call_id, mark.origin
+        return mark
 
     def _call(self, report: Report, start: Start, runs: tuple[Block, ...], meter: Meter) -> Call:
         instance = start.instance
         if start.messages is None:
             texts = embedding_texts(report.span) if not report.counted else report.texts
             report.texts, report.counted = texts or (), texts is not None
-            request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0)
+            request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0, output=False)
         else:
             request = sizes_of(start.messages, params_of(instance, start.given))
         return build_call(
@@ -215,20 +218,32 @@ class GateHandler(BaseCallbackHandler):
         )
         forget = functools.partial(self._ongoing.pop, call.id, None)
         wrapper = start.instance is not None and is_wrapper(type(start.instance))
+        handed: list[Target] = []
         for target in targets:
-            try:
-                opened = begin(call, target, runs, mark=report.origin, forget=forget)
-            except PriceUnknown:
-                if not wrapper:
-                    raise
-                ongoing.uncounted.append(target)  # what it wraps has a price, or is refused itself
+            if wrapper and not target.meter.prices.knows(call.provider, call.model, call.started_at):
+                handed.append(target)  # what it wraps has a price, or is refused itself
                 continue
+            opened = begin(call, target, runs, mark=report.origin, forget=forget)
             ongoing.opened.append((target.meter, opened))
         if any(meter.store_content for meter, _ in ongoing.opened):
             ongoing.prompt = [getattr(message, "content", message) for message in start.messages or report.texts]
         self._ongoing[call.id] = ongoing
         if wrapper:
-            ongoing.mark = leave_mark(call.id, "llama_index", report.origin)
+            ongoing.mark = leave_mark(call.id, "llama_index", report.origin, handed)
+
+    def _take_over(
+        self, outer: _Ongoing, report: Report, call: Call, targets: Sequence[Target], runs: tuple[Block, ...]
+    ) -> None:
+        """A report inside another one: where it is of another model, that one is asked, held for and booked."""
+        if outer.mark is not None:
+            outer.mark.taken_by = report.id
+        if (outer.call.provider, outer.call.model) == (call.provider, call.model):
+            return
+        forget = functools.partial(self._ongoing.pop, call.id, None)
+        found = [(item.meter, begin(call, item, runs, mark=report.origin, forget=forget)) for item in targets]
+        outer.opened[:0] = found  # settled first
+        outer.call = call
+        outer.hidden_reasoning |= reasons_out_of_sight(call.provider, call.model)
 
     # -- ends
 
@@ -263,6 +278,8 @@ class GateHandler(BaseCallbackHandler):
 
     def fail(self, report: Report, error: BaseException) -> None:
         """A report ends with an exception; it is the one the caller must see, so nothing is raised over it."""
+        if isinstance(error, Refusal):
+            self.note(error)
         failure = _judge(error, report)
         try:
             self.end(report, lambda _: failure.outcome, failure.reason)
@@ -301,8 +318,8 @@ class GateHandler(BaseCallbackHandler):
             except Exception:
                 # ours, not the user's: the answer is theirs all the same, and the hold is swept as unknown
                 log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
-        if ongoing.uncounted and ongoing.mark is not None and ongoing.mark.taken_by is None:
-            self.book_spent(ongoing.call, outcome, ongoing.uncounted)
+        for crossing in book_untaken(ongoing.mark, ongoing.call, outcome):
+            self.note(crossing)
         if first is not None:
             if isinstance(first, BudgetExceeded):
                 self.note(first)

@@ -65,11 +65,12 @@ class BudgetCallbackHandler(GateHandler):
 
     def saw(self, *, call: bool) -> None:  # noqa: ARG002 - as its base has it
         """Something happened here."""
-        self._attachment.attached_somewhere = True
+        self._attachment.sight.event = True
 
     @property
     def exceeded(self) -> bool:
         """Whether one of its calls was refused, or crossed a limit. Some agents and engines hide that."""
+        self._attachment.sight.say_if_none()
         return self._attachment.refusal is not None
 
     def raise_if_exceeded(self) -> None:
@@ -78,6 +79,7 @@ class BudgetCallbackHandler(GateHandler):
         Raises:
             BudgetExceeded, PriceUnknown: As it was.
         """
+        self._attachment.sight.say_if_none()
         if self._attachment.refusal is not None:
             raise self._attachment.refusal
 

@@ -112,7 +112,13 @@ def model_name(payload: Mapping[str, Any], instance: Any, given: Mapping[str, An
         if isinstance(value, str) and value:
             return value
     described = payload.get(EventPayload.SERIALIZED) or {}
-    for value in (described.get("model_name"), described.get("model"), getattr(instance, "model_name", None)):
+    known = getattr(instance, "metadata", None)
+    for value in (
+        described.get("model_name"),
+        described.get("model"),
+        getattr(instance, "model_name", None),
+        getattr(known, "model_name", None),
+    ):
         if isinstance(value, str) and value:
             return value
     return str(described.get("class_name") or type(instance).__name__)

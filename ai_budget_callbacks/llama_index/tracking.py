@@ -32,6 +32,7 @@ from ai_budget_callbacks.llama_index.unmetered import (
     start_structured,
 )
 from ai_budget_callbacks.llama_index.workarounds import put_first
+from ai_budget_callbacks.marks import mark_waits
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.scope import installed
 
@@ -130,7 +131,7 @@ def _gates(instance: Any) -> tuple[GateHandler, ...]:
         gates = list(dict.fromkeys((*known[2], *gates)))
     if gates and (known is None or known[1] is not manager or known[2] != tuple(gates)):
         _remember(instance, manager, tuple(gates))
-    if tracking_gate in present or current_blocks() or installed() is not None:
+    if tracking_gate in present or current_blocks() or installed() is not None or mark_waits("llama_index"):
         gates.insert(0, tracking_gate)
     return tuple(gates)
 
@@ -203,11 +204,13 @@ def _drop(span: Span, error: BaseException) -> None:
 
 
 def _unread(report: Report, lazy: bool) -> None:  # noqa: FBT001 - finalize calls it
-    """A stream was dropped; one that nobody read from gets no end event."""
+    """A stream is dropped. One that nobody read from gets no end event, an async one may get it too late."""
     if not report.is_open:
         return
     for gate in report.gates:
-        if lazy and report.last is None:
+        if report.last is not None:
+            gate.fail(report, GeneratorExit())
+        elif lazy:
             gate.end(report, lambda _: None, "its stream was dropped unread, and it sends when it is read")
         else:
             reason = "its stream was dropped unread"

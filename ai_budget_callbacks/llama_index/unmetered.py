@@ -25,6 +25,7 @@ from ai_budget_callbacks.llama_index.request import LIMITS
 from ai_budget_callbacks.llama_index.streams import sends_when_read
 from ai_budget_callbacks.llama_index.tree import span_tree
 from ai_budget_callbacks.llama_index.workarounds import refuse_prompt, take_back
+from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Outcome
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from ai_budget_callbacks.llama_index.tree import Span
 
-__all__ = ["book_undecorated", "end_structured", "is_structured", "start_structured"]
+__all__ = ["book_undecorated", "end_structured", "forget_named", "is_structured", "start_structured"]
 
 log = logging.getLogger("ai_budget_callbacks")
 
@@ -59,6 +60,8 @@ _CALLS = frozenset(
 )
 _NO_USAGE = "LlamaIndex reports neither this request nor its usage; counted from what is visible"
 _named: set[str] = set()
+_refused: dict[str, tuple[Any, AIBudgetError]] = {}  # prompt and refusal, by span id
+_lock = ForkSafeLock()
 
 
 def is_structured(span: Span) -> bool:
@@ -82,9 +85,7 @@ def start_structured(span: Span, gates: Sequence[GateHandler]) -> None:
                 report = report or open_report(span.id, span)
                 gate.begin(report, _start(span), targets, runs)
         except AIBudgetError as error:
-            prompt = span.arguments.get("prompt")
-            if prompt is not None:
-                refuse_prompt(prompt, _refuses(span.id, error))
+            _refuse(span, error)
             return
 
 
@@ -95,15 +96,29 @@ def _start(span: Span) -> Start:
     return Start(payload={}, given=given, messages=_messages(span), instance=span.instance)
 
 
-def _refuses(span_id: str, error: AIBudgetError) -> Any:
-    """Raises inside the span that was refused, and nowhere else: prompts are shared."""
+def _refuse(span: Span, error: AIBudgetError) -> None:
+    prompt = span.arguments.get("prompt")
+    if prompt is not None:
+        with _lock:
+            if not any(other is prompt for other, _ in _refused.values()):
+                refuse_prompt(prompt, _raise_here)
+            _refused[span.id] = (prompt, error)
 
-    def refuses() -> None:
-        here = span_tree.current()
-        if here is not None and (here.id == span_id or any(span.id == span_id for span in span_tree.around(here))):
-            raise error
 
-    return refuses
+def _raise_here() -> None:
+    """Raise inside a span that was refused, and nowhere else: prompts are shared."""
+    here = span_tree.current()
+    for span in () if here is None else (here, *span_tree.around(here)):
+        if span.id in _refused:
+            raise _refused[span.id][1]
+
+
+def _admit_again(span: Span) -> None:
+    """A refused span ended; its prompt is left as it was once nothing else that was refused uses it."""
+    with _lock:
+        prompt, _ = _refused.pop(span.id, (None, None))
+        if prompt is not None and not any(other is prompt for other, _ in _refused.values()):
+            take_back(prompt)
 
 
 def _messages(span: Span) -> list[Any]:
@@ -117,8 +132,7 @@ def _messages(span: Span) -> list[Any]:
 
 def end_structured(span: Span, result: Any, error: BaseException | None) -> None:
     """A structured call ended: if nothing inside it reported a request, it was one itself."""
-    if "format_messages" in getattr(span.arguments.get("prompt"), "__dict__", {}):
-        take_back(span.arguments["prompt"])
+    _admit_again(span)
     report = span.reports[0]
     if not report.is_open:
         return
@@ -178,3 +192,8 @@ def _name(span: Span, why: str) -> None:
             name,
             why,
         )
+
+
+def forget_named() -> None:
+    """Name every path again, as in a new process."""
+    _named.clear()

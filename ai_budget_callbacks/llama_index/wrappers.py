@@ -1,4 +1,4 @@
-"""Reports that are never a call: methods that do nothing but call another one, which reports itself."""
+"""Reports that are never a call: of methods that only call another one, which reports itself, and of mocks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ _STRUCTURED = "structured_llm"
 
 
 def is_shell(span: Span | None, payload: Mapping[str, Any]) -> bool:
-    """Whether a start event is of a method that only wraps another one that reports itself.
+    """Whether a start event is of a method that only wraps another one that reports itself, or sends nothing.
 
-    `StructuredLLM`, whose answer is a parsed object without usage, and the methods that `CustomLLM` makes out of its
-    subclass's `complete` and `stream_complete`; their streams are made outside of any span, so nesting does not show
-    (core 0.12 to 0.14).
+    Core's `MockLLM` and `MockEmbedding` have no far end. `StructuredLLM`'s answer is a parsed object without usage.
+    What `CustomLLM` makes out of its subclass's `complete` and `stream_complete` makes its streams outside of any
+    span, so nesting does not show (core 0.12 to 0.14).
     """
     described = payload.get(EventPayload.SERIALIZED) or {}
     if described.get("class_name") == _STRUCTURED:
         return True
     if span is None or span.instance is None:
         return False
-    method = getattr(type(span.instance), span.method, None)
+    kind = type(span.instance)
+    if kind.__module__.startswith("llama_index.core.") and kind.__name__.startswith("Mock"):
+        return True
+    method = getattr(kind, span.method, None)
     return getattr(method, "__qualname__", "").startswith(("CustomLLM.", "StructuredLLM."))

@@ -91,6 +91,10 @@ class PriceBook:
             self._cards[key] = card
         return card
 
+    def knows(self, provider: str, model: str, at: datetime) -> bool:
+        """Whether there is a price for a model."""
+        return isinstance(self.card(provider, model, Terms(), at), RateCard)
+
     def own(self, provider: str, model: str) -> RateCard | None:
         """The user's own card for a model, or None."""
         if not self._own:
@@ -98,7 +102,7 @@ class PriceBook:
         name = model.lower()
         undated = _DATE.sub("", name)  # a price for a model holds for its dated snapshots
         for candidate in (name, undated) if undated != name else (name,):
-            card = self._own_of.get((provider, candidate)) or self._own.get(candidate)
+            card = self._own_of.get((provider.lower(), candidate)) or self._own.get(candidate)
             if card is not None:
                 return card
         return None

@@ -178,6 +178,17 @@ class RateCard:
             return self.rates.get(parent)
         return found
 
+    def lacks(self, *, output: bool) -> tuple[str, ...]:
+        """What every call of a model has and this card does not price: `"input"`, `"output"`; nothing if free.
+
+        Args:
+            output: Whether the call can have output.
+        """
+        if self.free:
+            return ()
+        needed = {"input": "input_uncached"} | ({"output": "output_text"} if output else {})
+        return tuple(name for name, bucket in needed.items() if self.rate(bucket) is None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpriced:
@@ -219,6 +230,7 @@ class Cost:
         lines: One line for every non-zero bucket of a priced usage.
         source: Provenance, or None when unpriced.
         reason: Why it is free or unpriced.
+        part_pico: Of an unpriced usage: what those of its buckets cost that have a rate.
     """
 
     status: str
@@ -226,6 +238,7 @@ class Cost:
     lines: tuple[Line, ...] = ()
     source: Source | None = None
     reason: str | None = None
+    part_pico: int = 0
 
     @property
     def usd(self) -> Decimal | None:
@@ -245,8 +258,7 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
     buckets = usage.buckets
     if not buckets:
         return Cost(status="unpriced", pico=None, reason="the usage has no counts")
-    if "other_model" in usage.flags:
-        return Cost(status="unpriced", pico=None, reason="part of the usage belongs to another model without a price")
+    lacking = "part of the usage belongs to another model without a price" if "other_model" in usage.flags else None
     total_input = 0
     for name, count in buckets.items():
         if name in _INPUT:
@@ -256,11 +268,8 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
     for name, count in buckets.items():
         rate = card.rate(name)
         if rate is None:
-            return Cost(
-                status="unpriced",
-                pico=None,
-                reason=f"no price for {name} of {card.source.model or 'the model'}",
-            )
+            lacking = lacking or f"no price for {name} of {card.source.model or 'the model'}"
+            continue
         _, usd, top, bottom = rate.step(total_input)
         amount = -(-count * top // bottom) if bottom != 1 else count * top
         lines.append(Line(name, count, usd, rate.per, amount))
@@ -271,6 +280,8 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
         amount = -(-top // bottom)
         lines.append(Line("request_fee", 1, usd, fee.per, amount))
         pico += amount
+    if lacking is not None:
+        return Cost(status="unpriced", pico=None, reason=lacking, part_pico=pico)
     return Cost(status="priced", pico=pico, lines=tuple(lines), source=card.source)
 
 
@@ -283,8 +294,8 @@ class Price:
     `input_audio` / `output_audio` or a call with audio is unpriced.
 
     Attributes:
-        input, output: USD for `per` input and output tokens. `output` may be left out for embeddings, both for what
-            costs the same each time (`request`).
+        input, output: USD for `per` input and output tokens. A chat model needs both; `output="0"` where it
+            costs nothing. Embeddings need `input`, what costs the same each time (`request`) neither.
         cache_read, cache_write, cache_write_1h: The same for cached input.
         reasoning, input_audio, output_audio: The same for these buckets.
         web_search, request: USD for one search, and for one request.

@@ -105,7 +105,7 @@ def expected(call: Call, cards: Sequence[RateCard], learned: Learned) -> Estimat
     """
     request = call.request
     input_tokens = expected_input(request, learned)
-    output_tokens = 0 if _input_only(cards) else _expected_output(call, learned)
+    output_tokens = _expected_output(call, learned) if request.output else 0
     return _estimate(call, cards, input_tokens, output_tokens, hosted=len(request.hosted_tools))
 
 
@@ -140,16 +140,12 @@ def worst_case(call: Call, cards: Sequence[RateCard]) -> Estimate | Unpriced:
         + FRAMING_PER_TOOL * request.tools
         + FRAMING_PER_REQUEST
     )
-    if _input_only(cards):
+    if not request.output:
         return _estimate(call, cards, input_tokens, 0)
     per_choice = request.max_output_tokens or max_output_tokens(call.provider, call.model)
     if per_choice is None:
         return Unpriced(reason=f"the maximum output of {call.model} is not known; set max_tokens on the model")
     return _estimate(call, cards, input_tokens, per_choice * request.choices)
-
-
-def _input_only(cards: Sequence[RateCard]) -> bool:
-    return bool(cards) and not any(card.free or card.rate("output_text") for card in cards)
 
 
 def _estimate(
@@ -164,16 +160,16 @@ def _estimate(
         fees = card.dearest(("request_fee",), 1, 0)
         if hosted:
             fees += hosted * card.dearest(("web_search",), 1, 0)
-        base = fees + card.dearest(_input_buckets(call, card), input_tokens, input_tokens)
+        base = fees + card.dearest(_input_buckets(call), input_tokens, input_tokens)
         usd = max(usd, base + card.dearest(_OUTPUTS, output_tokens, input_tokens))
         floor = max(floor, base + card.dearest(("output_text",), min(1, output_tokens), input_tokens))
     return Estimate(usd_pico=usd, floor_pico=floor, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
-def _input_buckets(call: Call, card: RateCard) -> tuple[str, ...]:
+def _input_buckets(call: Call) -> tuple[str, ...]:
     if call.request.cache_control:
         return ("input_uncached", "cache_write", "cache_write_5m", "cache_write_1h")
-    if card.source.provider in _AUTOMATIC_CACHE:
+    if call.provider in _AUTOMATIC_CACHE:  # a price of one's own names no provider
         return ("input_uncached", "cache_write")
     return ("input_uncached",)
 

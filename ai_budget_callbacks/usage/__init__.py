@@ -175,6 +175,7 @@ class Request:
         tools: Number of tools offered.
         max_output_tokens: The caller's bound on output tokens per choice, reasoning included, or None.
         choices: `n`.
+        output: Whether an answer can have output tokens: of everything but embeddings and fees.
         cache_control: Whether the request asks for cache writes.
         service_tier: The tier the request pins, or None (then the dearest is assumed for a worst case).
         speed: The speed the request asks for (Anthropic's `"fast"`), or None.
@@ -188,6 +189,7 @@ class Request:
     tools: int = 0
     max_output_tokens: int | None = None
     choices: int = 1
+    output: bool = True
     cache_control: bool = False
     service_tier: str | None = None
     speed: str | None = None

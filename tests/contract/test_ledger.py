@@ -101,8 +101,12 @@ def test_a_settle_that_failed_does_not_change_the_unit_of_later_money(ledger):
     assert state(ledger, USD) == (80, 0), "dollars were booked as tokens"
 
 
-def test_two_limits_on_one_balance_both_hold(ledger):
-    refused(ledger, "a", want(USD, 5, 1), want(USD, 5, 100))
+@pytest.mark.parametrize("limits", [(1, 100), (100, 1), (None, 1), (1, None), (100, 1, None), (100, None, 1)])
+def test_two_limits_on_one_balance_both_hold(ledger, limits):
+    assert refused(ledger, "a", *(want(USD, 5, limit) for limit in limits)).want.limit == 1
+    assert state(ledger, USD) == (0, 0)
+    hold = ledger.reserve(claim("a", *(want(USD, 1, limit) for limit in limits)))
+    assert (list(hold.amounts.values()), state(ledger, USD)) == ([1], (0, 1)), "a budget attached twice holds once"
 
 
 @pytest.mark.parametrize("unit", ["usd", "tokens", "calls"])
@@ -487,6 +491,16 @@ def test_a_second_claim_under_a_stricter_limit_is_refused_by_it(ledger, limit):
     assert state(ledger, USD) == (0, 300), "a refused second claim must leave the first hold as it was"
 
 
+@pytest.mark.parametrize(("spent", "beside"), [(700, 0), (400, 300)])
+def test_a_second_claim_needs_room_besides_the_calls_own_hold(ledger, spent, beside):
+    ledger.settle(posting("spent", spent), keys=[USD])
+    ledger.reserve(claim("beside", want(USD, beside)))
+    ledger.reserve(claim("a", want(USD, 0, LIMIT)))
+    refusal = refused(ledger, "a", want(USD, 0, 700))
+    assert (refusal.want, refusal.spent, refusal.held) == (want(USD, 0, 700), spent, beside)
+    assert ledger.reserve(claim("a", want(USD, 0, 701))).call.id == "a"
+
+
 def test_a_second_claim_may_take_a_partial_hold(ledger):
     ledger.reserve(claim("a", want(USD, 300, LIMIT)))
     ledger.settle(posting("other", 700), keys=[OTHER])
@@ -591,6 +605,35 @@ def test_a_late_settle_makes_the_books_as_if_it_had_come_in_time(ledger, actual)
     assert everything(ledger) == everything(ledger, scope="handler-1") == [unknown, entry]
     assert state(ledger, key("nobody")) == (0, 0)
     assert ledger.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("late", "spent"),
+    [
+        ({"pico": 300}, "0.000000000300"),
+        ({"pico": 900}, "0.000000000900"),
+        ({"pico": 0, "status": "free", "calls": 0}, "0.000000000000"),
+        ({"pico": None, "status": "unpriced", "keep": True}, "0.000000000700"),
+        ({"pico": 300, "status": "estimated", "keep": True}, "0.000000000300"),  # seen, though its hold is booked
+    ],
+    ids=str,
+)
+def test_the_files_sums_count_a_corrected_call_once(store, ledger, late, spent):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), want(CALLS, 1, 9), expires=NOW, run_id="run-1"))
+    ledger.sweep(NOW)
+    views = ("runs", "spend_by_day", "spend_by_model")
+    sums = lambda: {view: store.sql(f"SELECT calls, spent_usd FROM {view}") for view in views}  # noqa: E731
+    assert sums() == dict.fromkeys(views, [(1, "0.000000000700")])
+    ledger.settle(posting(call("a", run_id="run-1"), **late))
+    assert sums() == dict.fromkeys(views, [(1, spent)]), "a lost call and its late answer were added up"
+
+
+def test_a_correction_on_a_later_day_takes_back_what_was_too_much(store, ledger):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), expires=NOW))
+    ledger.sweep(NOW)
+    ledger.settle(posting("a", 300, at=NOW + 24 * HOUR))
+    days = [("2026-03-01", "0.000000000700"), ("2026-03-02", "-0.000000000400")]
+    assert store.sql("SELECT day, spent_usd FROM spend_by_day ORDER BY day") == days
 
 
 @pytest.mark.parametrize("status", ["free", "estimated"])
@@ -798,6 +841,37 @@ def test_balances_reads_what_is_asked_and_creates_nothing(ledger):
 # -- the books check themselves
 
 
+def test_the_runs_that_booked_last_come_first(ledger):
+    for number, run in enumerate(("r1", "r2", "r1", None, "r3")):
+        ledger.settle(posting(call(f"c{number}", run_id=run), 10))
+    assert ledger.latest_runs(9) == ["r3", "r1", "r2"]
+    assert ledger.latest_runs(2) == ["r3", "r1"]
+
+
+def test_a_ledger_says_which_budgets_it_has_seen(ledger):
+    assert ledger.known_budgets() == []
+    ledger.register([durable()])
+    ledger.register([durable(usd="7.5"), durable(name="words", usd=None, tokens=9)])
+    found = {k.key: (k.budget.name, k.budget.unit, k.budget.limit, k.budget.per) for k in ledger.known_budgets()}
+    assert found == {
+        "team": ("team", "usd", 7_500_000_000_000, "month"),
+        "words": ("words", "tokens", 9, "month"),
+    }
+
+
+def test_a_ledger_says_how_much_is_in_it(ledger):
+    empty = ledger.status()
+    assert (dict(empty.entries), empty.first_at, empty.last_at, empty.open_holds) == ({}, None, None, 0)
+    ledger.settle(posting("a", 10, at=NOW + HOUR))
+    ledger.settle(posting("b", 10, at=NOW))
+    ledger.settle(posting("c", None, status="unpriced", at=NOW + 2 * HOUR))
+    ledger.reserve(claim("d", want(USD, 1, LIMIT)))
+    full = ledger.status()
+    assert (dict(full.entries), full.open_holds) == ({"priced": 2, "unpriced": 1}, 1)
+    assert (full.first_at, full.last_at) == (NOW, NOW + 2 * HOUR)
+    assert full.size_bytes >= 4096
+
+
 def test_good_books_verify(ledger):
     swept(ledger, want(USD, 700), want(CALLS, 1), pico=9)
     ledger.settle(posting("a", 80))
@@ -835,6 +909,10 @@ DAMAGES = {
     "line changed": (
         "UPDATE entry SET lines = json_replace(lines, '$[0].amount_usd', '0.000000000081')",
         ["entry 1: its lines sum to 81 pico-dollars, its cost is 80"],
+    ),
+    "line unreadable beside one that is the whole cost": (
+        "UPDATE entry SET lines = json_insert(lines, '$[1]', json('{\"amount_usd\": \"much\"}'))",
+        ["entry 1: its lines sum to None pico-dollars, its cost is 80"],
     ),
     "cost zeroed": (
         "UPDATE entry SET cost_pico = 0, cost_usd = '0', lines = NULL",
@@ -988,3 +1066,78 @@ def test_what_was_settled_is_there_for_the_next_opener(store, ledger):
         assert again.settle(posting("a", 80)).fresh is False
     assert store.open(durability="power").settle(posting("b", 20), keys=[USD]).fresh
     assert state(ledger, USD) == (100, 5), "two openers of one ledger see different money"
+
+
+def test_an_older_file_gets_the_sums_that_count_a_correction_once(store, ledger):
+    if not store.shared:
+        pytest.skip("a store in memory ends with its process")
+    ledger.settle(posting("a", 300))
+    ledger.close()
+    store.sql(
+        "DELETE FROM _sqlite_migrations WHERE name = 'm004_corrections'",
+        "DROP VIEW runs",
+        "CREATE VIEW runs AS SELECT 'counted twice' AS spent_usd",
+    )
+    store.open()
+    assert store.sql("SELECT spent_usd FROM runs") == [("0.000000000300",)]
+
+
+# -- what a settle hands back, and odd books
+
+
+def test_a_settle_names_the_balances_it_was_given(ledger):
+    settled = ledger.settle(posting("a", 5), keys=[USD, OTHER])
+    assert sorted(settled.keys.values(), key=str) == sorted([USD, OTHER], key=str)
+    assert settled.keys.keys() == settled.moved.keys()
+    ledger.reserve(claim("b", want(USD, 5, LIMIT)))
+    assert dict(ledger.settle(posting("b", 5), keys=[OTHER]).keys) == {}
+
+
+def test_a_late_settle_says_what_each_balance_has_spent_after_it(ledger):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), expires=NOW))
+    ledger.sweep(NOW)
+    ledger.settle(posting("other", 50), keys=[USD])
+    late = ledger.settle(posting("a", 300))
+    assert (list(late.moved.values()), late.entry.booked_pico) == ([(-400, 350)], -400)
+
+
+def test_an_adjustment_is_the_whole_difference(ledger):
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), expires=NOW))
+    ledger.sweep(NOW)
+    assert ledger.settle(posting("a", 0, status="free", calls=0)).entry.booked_pico == -700
+    ledger.settle(posting("b", None, status="unknown"), keys=[USD])
+    assert ledger.settle(posting("b", 300)).entry.booked_pico == 300
+
+
+def test_a_hold_of_the_least_amount_is_kept(ledger):
+    ledger.reserve(claim("a", want(USD, 1, LIMIT)))
+    assert ledger.settle(posting("a", None, status="unpriced", keep=True)).entry.booked_pico == 1
+
+
+def test_a_lost_call_counts_as_a_call_whatever_was_held(ledger):
+    ledger.reserve(claim("a", want(CALLS, 0, 9), expires=NOW))
+    ledger.sweep(NOW)
+    assert state(ledger, CALLS) == (1, 0)
+
+
+def test_a_hold_that_is_not_due_does_not_hide_those_that_are(store, ledger):
+    ledger.reserve(claim("a", want(USD, 10, LIMIT)))
+    ledger.reserve(claim("b", want(USD, 20, LIMIT), expires=NOW))
+    store.sql("UPDATE hold SET owner = 'another-host|1|1|1' WHERE call_id = 'a'")
+    assert [entry.call_id for entry in ledger.sweep(NOW)] == ["b"]
+    assert state(ledger, USD) == (20, 10)
+
+
+def test_a_second_hold_of_a_booked_call_is_given_back(store, ledger):
+    ledger.settle(posting("a", 80), keys=[USD])
+    ledger.reserve(claim("b", want(USD, 50, LIMIT), want(CALLS, 1, 9)))
+    store.sql("UPDATE hold SET call_id = 'a'")
+    assert not ledger.settle(posting("a", 80)).fresh
+    assert (state(ledger, USD), state(ledger, CALLS), ledger.open_holds()) == ((80, 0), (0, 0), 0)
+    assert ledger.verify() == []
+
+
+def test_content_is_kept_where_the_user_asked_for_it(store, ledger):
+    ledger.settle(posting("a", 80, content='{"in":"hi"}'))
+    ledger.settle(posting("b", 80))
+    assert store.sql("SELECT content FROM entry ORDER BY id") == [('{"in":"hi"}',), (None,)]

@@ -300,7 +300,7 @@ def test_a_changed_limit_is_said_once_and_another_identity_refused(meter, caplog
     meter(Budget(usd="1", **day))
     meter(Budget(usd="2", **day))
     meter(Budget(usd="2", **day))
-    assert told(caplog, level=logging.INFO) == [
+    assert told(caplog, level=logging.INFO)[1:] == [  # the first says where the new ledger is
         "The limit of budget 'day' changed from $1 to $2; what was spent stays spent."
     ]
     with pytest.raises(ConfigError):
@@ -846,6 +846,46 @@ def test_a_per_run_budget_gives_every_run_its_own(meter):
     with pytest.raises(BudgetExceeded):
         m.reserve(made("d", run_id="r1", root_seen=True))
     assert sorted(v.window for v in m.balances()) == sorted([m.id, "r1", "r2"])
+    m.forget_run("r1")
+    assert sorted(v.window for v in m.balances()) == sorted([m.id, "r2"]), "a run that is over is history"
+    assert [(v.window, v.spent) for v in m.balances(run="r1")] == [("r1", 1)]
+    assert [(v.window, v.spent) for v in m.balances(run="r3")] == [("r3", 0)]
+
+
+def test_balances_of_somebody_are_not_those_of_everybodys_runs(meter):
+    m = meter(
+        Budget(usd="9", per="run"), Budget(calls=9, per="run", by=("user", "team")), Budget(usd="1", by="user", per="day", name="day"),
+    )  # fmt: skip
+    spend(m, "a", 10, run_id="r1", root_seen=True, user="alice", metadata={"team": "x"})
+    spend(m, "b", 20, run_id="r2", root_seen=True, user="bob", metadata={"team": "x"})
+    found = [(v.budget, v.scope, v.spent) for v in m.balances(user="alice")]
+    assert found == [("9 calls per run", ("alice", "x"), 1), ("day", ("alice",), 10 * UNIT)]
+    assert [v.scope for v in m.balances(team="x")] == [("alice", "x"), ("bob", "x"), ("alice",), ("bob",)]
+    assert m.balances(**{"metadata.team": "x"}) == m.balances(team="x")
+    assert [(v.unit, v.spent) for v in m.balances(run="r2", user="bob", team="x")] == [
+        ("usd", 20 * UNIT), ("calls", 1), ("usd", 20 * UNIT)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [("usr", "Did you mean 'user'"), ("agent", "they are by team, user"), ("Team", "Did you mean 'team'")],
+)
+def test_a_field_that_narrows_nothing_down_is_refused(meter, field, said):
+    m = meter(Budget(usd="1", by="user_id", per="day", name="day"), Budget(calls=9, by="metadata.team"))
+    spend(m, "a", 10, user="alice")
+    with pytest.raises(ConfigError, match=said):
+        m.balances(**{field: "alice"})
+    assert [v.scope for v in m.balances(user="alice")] == [v.scope for v in m.balances(user_id="alice")]
+    with pytest.raises(ConfigError, match="none has a `by`"):
+        meter(Budget(calls=9)).balances(user="alice")
+
+
+def test_a_metadata_key_that_looks_like_a_field_is_not_the_field(meter):
+    m = meter(Budget(calls=9, by="metadata.user"))
+    spend(m, "a", user="alice", metadata={"user": "wonderland"})
+    assert [v.scope for v in m.balances(**{"metadata.user": "wonderland"})] == [("wonderland",)]
+    with pytest.raises(ConfigError, match=r"Did you mean 'metadata\.user'"):
+        m.balances(user="alice")
 
 
 def test_a_summary_is_what_this_meter_saw_unless_asked_for_more(meter):

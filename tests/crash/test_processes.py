@@ -6,10 +6,13 @@ Real files, real processes, real permissions: as root the tests of permissions b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -21,9 +24,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ai_budget_callbacks.cli import main
 from ai_budget_callbacks.errors import LedgerError
-from ai_budget_callbacks.ledger import NoRoom, open_ledger
+from ai_budget_callbacks.ledger import NoRoom, Query, open_ledger
 from tests.support.books import (
     CALLS,
     NOW,
@@ -629,16 +634,134 @@ def test_a_read_only_directory_with_a_ledger(public_folder):
     Path(f"{path}.lock").unlink()
     public_folder.chmod(0o555)
     assert as_another_user(public_folder, lambda: opened_with(path)) == (
-        f"The ledger {path} cannot be written: {path}.lock: Permission denied. The directory must be writable; "
-        "`ai-budget report` still reads a copy made with VACUUM INTO."
+        f"The ledger {path} cannot be written: {path}.lock: Permission denied. Its directory must be writable "
+        "by this user; `ai-budget report` and the others still read it."
     )
+
+
+HOLDS_OPEN = """
+import sqlite3, sys
+conn = sqlite3.connect(sys.argv[1])
+print(*conn.execute("SELECT count(*) FROM entry").fetchone(), flush=True)
+sys.stdin.read()
+"""
+READING = ("report", "runs", "budgets", "status", "verify", "show r1")
+
+
+def told(path):
+    """What every command that reads says of a ledger: exit code and output."""
+    answers = {}
+    for command in READING:
+        result = CliRunner().invoke(main, [*command.split(), "--ledger", str(path)])
+        answers[command] = [result.exit_code, re.sub("size_bytes.*", "", result.output)]
+    return answers
+
+
+@pytest.mark.parametrize("whose", ["the owner's", "somebody else's"])
+@pytest.mark.parametrize("folder_mode", [0o555, 0o755], ids=oct)
+@pytest.mark.parametrize("used", ["closed", "open", "a WAL left by a kill", "an empty WAL left by a reader"])
+def test_a_ledger_that_cannot_be_written_is_read_all_the_same(public_folder, folder_mode, used, whose):
+    """A subprocess without root's rights, by fork: this interpreter's own files are root's alone."""
+    path = public_folder / "spend.db"
+    writer = None
+    if used != "closed":
+        wait(fork(lambda: (spend(open_ledger(str(path)), "b"), os._exit(0))))
+    if used == "open":
+        writer = subprocess.Popen(
+            [sys.executable, "-c", HOLDS_OPEN, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout.readline() == "2\n"
+    if used == "an empty WAL left by a reader":
+        with contextlib.closing(sqlite3.connect(path)) as conn:
+            conn.execute("SELECT * FROM entry").fetchall()
+        open_ledger(str(path), read_only=True).entries(Query())
+        assert Path(f"{path}-wal").stat().st_size == 0
+    expected = told(path)  # as root, who may do everything; and all is imported now
+    assert [code for code, _ in expected.values()] == [0] * (len(READING) - 1) + [1], expected
+    assert expected["verify"][1].startswith(f"{path}: the books add up")
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    for file in public_folder.iterdir():
+        file.chmod(0o444)
+    public_folder.chmod(folder_mode)
+    before = {file.name: file.read_bytes() for file in public_folder.glob("*db")}
+
+    def read():
+        return told(path), sorted(file.name for file in public_folder.iterdir())
+
+    names = sorted(file.name for file in public_folder.iterdir())
+    if whose == "the owner's":
+        found, left = as_another_user(public_folder, read)
+    else:
+        found, left = (
+            in_child(lambda: (os.setgid(65534), os.setuid(65534), read())[-1]) if os.geteuid() == 0 else read()
+        )
+    assert found == expected
+    assert {file.name: file.read_bytes() for file in public_folder.glob("*db")} == before
+    if folder_mode == 0o555 or whose != "the owner's":
+        assert left == names, "files were left beside a ledger of somebody else"
+    if writer is not None:
+        writer.communicate()
+
+
+def test_a_ledger_another_user_may_not_read(public_folder):
+    path = public_folder / "spend.db"
+    told(path)
+    path.chmod(0)
+    found = as_another_user(public_folder, lambda: told(path))
+    message = f"The ledger {path} cannot be read by this user. Read it as its owner.\n"
+    assert found == dict.fromkeys(READING, [1, message])
+
+
+def test_a_wal_that_cannot_be_read_is_not_left_out(public_folder):
+    """Half of the books would be worse than none."""
+    path = public_folder / "spend.db"
+    wait(fork(lambda: (spend(open_ledger(str(path)), "b"), os._exit(0))))
+    told(path)
+    assert Path(f"{path}-wal").stat().st_size
+    path.chmod(0o444)
+    for end in ("-wal", "-shm"):
+        Path(f"{path}{end}").chmod(0)
+    public_folder.chmod(0o555)
+    found = as_another_user(public_folder, lambda: told(path))
+    assert all(code == 1 and f"whose files {path}-wal and {path}-shm" in said for code, said in found.values()), found
+
+
+def test_a_ledger_opened_to_be_read_is_not_written(path):
+    spend(open_ledger(str(path)), "a")
+    ledger = open_ledger(str(path), read_only=True)
+    assert fault(lambda: spend(ledger, "b")) == f"The ledger {path} was opened to be read, not written."
+    assert [entry.call_id for entry in ledger.entries(Query())] == ["a"]
+    ledger.close()
+
+
+def test_an_older_ledger_is_migrated_before_it_is_read(path):
+    open_ledger(str(path)).close()
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        conn.execute("ALTER TABLE entry DROP COLUMN path")
+        conn.execute("DELETE FROM _sqlite_migrations WHERE name = 'm003_path'")
+        conn.commit()
+    assert {code for code, _ in list(told(path).values())[:-1]} == {0}
+    with contextlib.closing(sqlite3.connect(path)) as conn:
+        assert conn.execute("SELECT count(path) FROM entry").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(("where", "level"), [("spend.db", "INFO"), ("a/b/spend.db", "WARNING")])
+def test_a_new_ledger_is_said(tmp_path, caplog, where, level):
+    caplog.set_level("INFO", logger="ai_budget_callbacks")
+    path = tmp_path / where
+    for _ in range(2):
+        open_ledger(str(path)).close()
+    (record,) = (record for record in caplog.records if record.name == "ai_budget_callbacks")
+    assert record.levelname == level
+    assert record.message.startswith(f"New ledger created at {path}")
 
 
 def test_a_read_only_directory_without_a_ledger(public_folder):
     path = public_folder / "new.db"
     public_folder.chmod(0o555)
     assert as_another_user(public_folder, lambda: opened_with(path)) == (
-        f"The ledger {path} cannot be created: Permission denied. Its directory must exist and be writable by this user."
+        f"The ledger {path} cannot be created: Permission denied. Its directory is made where it is "
+        "missing; this user must be allowed to write there."
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 import uuid
@@ -244,6 +246,28 @@ def test_the_live_demo_asks_for_a_key(monkeypatch, tmp_path):
     assert list(tmp_path.glob("live.db")) == []
 
 
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [
+        ([str(Path(sys.executable).with_name("ai-budget"))], str(Path(sys.executable).with_name("ai-budget"))),
+        ([sys.executable, "-m", "ai_budget_callbacks"], f"{sys.executable} -m ai_budget_callbacks"),
+    ],
+    ids=["program", "module"],
+)
+def test_the_demo_says_how_to_look_further_as_it_was_started(tmp_path, start, shown):
+    """The `ai-budget` of a virtual environment that is not active is not on the PATH."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"} | {
+        "PATH": "/usr/bin:/bin"
+    }
+    out = subprocess.run(
+        [*start, "demo", "--ledger", str(tmp_path / "d.db")], capture_output=True, text=True, check=True, timeout=60, env=env,
+    )  # fmt: skip
+    lines = [line.strip() for line in out.stdout.splitlines()[-3:]]
+    assert lines[1] == f"{shown} verify --ledger {tmp_path / 'd.db'}"
+    for line in lines:
+        subprocess.run(shlex.split(line), capture_output=True, check=True, timeout=60, env=env)
+
+
 def test_without_its_extra_the_demo_says_what_to_install():
     code = """
 import sys
@@ -382,6 +406,31 @@ def test_an_unknown_run_is_an_error(two_days):
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == f"There is no run 'no-such-run' in {two_days}; `ai-budget runs` lists the latest.\n"
 
+    for args in (("--run", "no-such-run"), ("--run", "no-such-run", "--since", "7d", "--json")):
+        result = run("report", "--ledger", two_days, *args)
+        assert (result.exit_code, result.stdout) == (1, ""), "a report of nothing looks like a run that cost nothing"
+        assert result.stderr == f"There is no run 'no-such-run' in {two_days}; `ai-budget runs` lists the latest.\n"
+
+
+@pytest.mark.parametrize(
+    ("by", "meant"), [("usr", "'user'"), ("user,modle", "'model'"), ("Step", "'step'"), ("nonsense", None)]
+)
+def test_a_report_by_what_is_no_column_is_an_error(two_days, by, meant):
+    result = run("report", "--by", by, "--ledger", two_days)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{by.split(',')[-1]!r} is no column" in result.stderr
+    assert ("Did you mean" in result.stderr) == (meant is not None)
+    assert (meant or "") in result.stderr
+
+
+def test_a_report_by_a_metadata_key_that_occurs(two_days):
+    meter = Meter(ledger=two_days)
+    meter.charge("1", name="x", metadata={"team": "red"})
+    meter.close()
+    assert [(row["team"], row["cost_usd"]) for row in json.loads(run("report", "--by", "team", "--json", "--ledger", two_days).stdout)] == [
+        ("red", "1"), ("(none)", "0.25863")]  # fmt: skip
+    assert "Did you mean 'team'" in run("report", "--by", "taem", "--ledger", two_days).stderr
+
 
 def test_budgets(two_days):
     """Of the day what is spent today, of each user the month, of the hour nothing yet."""
@@ -499,6 +548,20 @@ def test_the_status_of_an_empty_ledger(empty):
     (found,) = rows("status", "--ledger", empty)
     assert (found["entries"], found["open_holds"], found["first_at"], found["last_at"]) == (0, 0, "", "")
     assert run("verify", "--ledger", empty).exit_code == 0
+
+
+def test_of_a_missing_ledger_it_is_said_how_it_is_made(tmp_path, monkeypatch):
+    named = run("report", "--ledger", "nope.db").stderr
+    assert named == (
+        "There is no ledger at nope.db. Check --ledger and AI_BUDGET_LEDGER; the first handler or meter with this "
+        "ledger= makes it.\n"
+    )
+    monkeypatch.delenv("AI_BUDGET_LEDGER")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert run("report").stderr == (
+        f"There is no ledger at {tmp_path}/ai-budget/spend.db yet; the first handler or meter makes it. Name another one "
+        "with --ledger.\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["runs", "show", "budgets", "status"])

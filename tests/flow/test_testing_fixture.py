@@ -11,10 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from ai_budget_callbacks import Budget, BudgetExceeded, Meter, Price, install, scope, track
-from ai_budget_callbacks.langchain import BudgetCallbackHandler
+from ai_budget_callbacks.demo.wire import PRICES
+from ai_budget_callbacks.langchain import BudgetCallbackHandler, MeteredEmbeddings
 from ai_budget_callbacks.testing import Reply, ToolCall, ai_budget
 
 __all__ = ["ai_budget"]
@@ -190,6 +191,59 @@ async def test_async_and_tools(ai_budget):
     answers = await asyncio.gather(*(model.ainvoke("hi") for _ in range(3)))
     assert [answer.tool_calls[0]["name"] for answer in answers] == ["search"] * 3
     ai_budget.assert_books_match()
+
+
+def test_a_stream_without_usage_is_named_and_so_is_what_to_set(ai_budget):
+    ai_budget.replies(Reply(text="Some.", input_tokens=9999))
+    list(ChatOpenAI(model="gpt-4o-mini").stream("hi"))
+    with pytest.raises(AssertionError) as failed:
+        ai_budget.assert_books_match()
+    assert "entry 1: gpt-4o-mini, estimated (the provider reported no usage), $" in str(failed.value)
+    assert "stream_usage=True" in str(failed.value)
+
+
+def test_a_difference_that_is_no_estimate_says_nothing_of_streams(ai_budget):
+    _ask()
+    ai_budget.meter.charge("0.5", name="search")
+    with pytest.raises(AssertionError) as failed:
+        ai_budget.assert_books_match()
+    assert "stream_usage" not in str(failed.value)
+
+
+def test_a_model_the_provider_does_not_know_is_given_a_price(ai_budget):
+    model = ChatOpenAI(model="o4-mini", max_retries=0)
+    with pytest.raises(Exception, match="no price for model 'o4-mini'"):
+        model.invoke("hi")
+    ai_budget.prices({"o4-mini": {"input": "1.10", "cached": "0.275", "output": "4.40"}})
+    ai_budget.replies(Reply(text="Some.", input_tokens=1000, cached_tokens=100, output_tokens=10))
+    model.invoke("hi")
+    assert ai_budget.billed_usd == Decimal("0.0010615")  # 900 x 1.10 + 100 x 0.275 + 10 x 4.40 per million
+    ai_budget.assert_books_match()
+
+
+@pytest.mark.parametrize("name", [name for name, price in PRICES.items() if "output" in price])
+def test_the_providers_own_prices_are_those_of_the_catalogue(ai_budget, name):
+    ai_budget.replies(Reply(text="Some.", input_tokens=1003, cached_tokens=107, output_tokens=11))
+    ChatOpenAI(model=name, max_retries=0).invoke("hi")
+    ai_budget.assert_books_match()
+
+
+@pytest.mark.parametrize("name", [name for name, price in PRICES.items() if "output" not in price])
+def test_embeddings(ai_budget, name):
+    budget = BudgetCallbackHandler(Budget(usd="0.0001"))
+    plain = OpenAIEmbeddings(model=name, check_embedding_ctx_length=False, max_retries=0, dimensions=3)
+    embeddings = MeteredEmbeddings(plain, budget)
+    ai_budget.replies(Reply(input_tokens=400))
+    first, second = embeddings.embed_documents(["bees", "wax and honey"])
+    assert (len(first), first != second) == (3, True)
+    assert first == embeddings.embed_query("bees")
+    assert ai_budget.billed_usd == 800 * Decimal(PRICES[name]["input"]) / 10**6
+    ai_budget.assert_books_match()
+    ai_budget.assert_books_match(budget.meter)
+    with pytest.raises(BudgetExceeded):
+        for _ in range(30):
+            embeddings.embed_query("x" * 1000)
+    budget.close()
 
 
 def test_a_call_that_is_still_open_is_no_match(ai_budget):

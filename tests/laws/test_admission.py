@@ -290,7 +290,7 @@ def test_the_worst_case_of_a_call_without_a_price_still_bounds_its_tokens():
     ("reserve", "held"), [("expected", 8 * 10**9), ("worst_case", 8 * 10**9), (3, 8 * 10**9), ("none", 0)]
 )
 def test_a_tool_holds_its_fee_on_usd_budgets_alone(reserve, held):
-    call = made("search", "tool", kind="charge", messages=0)
+    call = made("search", "tool", kind="charge", messages=0, output=False)
     found = ask(call, USD, WARNS, TOKENS, CALLS, reserve=reserve)
     assert wants(found) == [(held, None, 10**12), (held, None, None)]
     assert [item.budget for item in found.attached] == [USD, WARNS]
@@ -311,6 +311,48 @@ def test_a_charge_asks_only_budgets_that_match():
     call = made("search", "tool", kind="charge")
     found = ask(call, USD, Budget(usd="2", match={"model": "other"}), Budget(usd="3", match={"user": "x"}))
     assert [item.budget for item in found.attached] == [USD]
+
+
+# -- a price that lacks what every call of a model has
+
+PARTS = PriceBook(
+    {
+        "no-output": Price(input="1"),
+        "no-input": Price(output="2"),
+        "fee": Price(request="0.5"),
+        "output-0": Price(input="1", output="0"),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "lacks"), [("no-output", "no output"), ("no-input", "no input"), ("fee", "no input and no output")]
+)
+@pytest.mark.parametrize("reserve", ["expected", "worst_case", "none", 3])
+def test_a_price_that_is_not_whole_is_no_price(model, lacks, reserve):
+    with pytest.raises(PriceUnknown, match=f"the price of '{model}' has {lacks}") as refused:
+        ask(made(model), TOKENS, USD, book=PARTS, reserve=reserve)
+    assert refused.value.budget is USD
+    found = ask(made(model), WARNS, TOKENS, CALLS, book=PARTS, reserve="expected")
+    assert found.unpriced == f"the price of '{model}' has {lacks}"
+    assert wants(found) == [(0, None, None), (INPUT + OUTPUT, INPUT + 1, 5_000), (1, None, 7)]
+
+
+def test_an_output_declared_at_0_is_a_price():
+    assert ask(made("output-0"), USD, book=PARTS).held_pico == INPUT * M
+
+
+def test_what_has_no_output_needs_no_price_for_it():
+    found = ask(made("no-output", output=False), USD, book=PARTS)
+    assert (found.held_pico, found.unpriced, found.estimate.output_tokens) == (INPUT * M, None, 0)
+    with pytest.raises(PriceUnknown, match=r"the price of 'no-input' has no input\)"):
+        ask(made("no-input", output=False), USD, book=PARTS)
+
+
+def test_of_what_is_not_whole_the_larger_of_amount_and_part_is_held_and_nothing_less():
+    found = ask(made("no-output"), USD, book=PARTS, on_unpriced=5 * 10**9)
+    assert wants(found) == [(5 * 10**9, None, 10**12)]
+    assert wants(ask(made("no-output"), USD, book=PARTS, on_unpriced=7)) == [(INPUT * M, None, 10**12)]
 
 
 # -- the refusal

@@ -77,6 +77,15 @@ def test_a_cut_answer_that_was_more_than_its_estimate_is_booked_at_that():
     assert booked(posting) == ("estimated", 1_400 * M, 1_200, True)
 
 
+def test_a_whole_answer_is_counted_as_seen_whatever_holds_are_made_from():
+    assert booked(book(answer(output_bytes=5), policy=NONE)) == ("estimated", INPUT * M + 2 * 2 * M, INPUT + 2, False)
+
+
+def test_a_cut_answer_that_its_worst_case_bounds_is_booked_as_seen_with_its_hold():
+    posting = book(answer(kind="cut", output_bytes=5), policy=Policy(reserve="worst_case", on_unpriced="refuse"))
+    assert booked(posting) == ("estimated", INPUT * M + 2 * 2 * M, INPUT + 2, True)
+
+
 # -- an answer with usage
 
 
@@ -282,8 +291,22 @@ def test_no_usage_of_a_free_model_is_free():
 
 def test_counted_output_without_a_price_is_unpriced_and_not_free():
     posting = book(answer(output_bytes=50), made("in-only"))
-    assert booked(posting) == ("unpriced", None, INPUT + 20, True)
+    assert booked(posting) == ("unpriced", INPUT * M, INPUT + 20, True), "the part that has a price is booked"
     assert posting.cost is None
+
+
+@pytest.mark.parametrize(("allowed", "amount"), [("refuse", 30 * M), (20 * M, 30 * M), (40 * M, 40 * M)])
+def test_of_an_unpriced_answer_the_larger_of_amount_and_priced_part_is_booked(allowed, amount):
+    policy = Policy(reserve="expected", on_unpriced=allowed)
+    posting = book(answer(usage(input_uncached=30, output_text=7)), made("in-only"), policy)
+    assert booked(posting) == ("unpriced", amount, 37, True)
+    assert (posting.cost.pico, posting.cost.part_pico, posting.reason) == (
+        None,
+        30 * M,
+        "no price for output_text of in-only",
+    )
+    nothing_seen = book(Outcome(kind="unknown"), made("in-only"), policy)
+    assert nothing_seen.booked_pico == max(INPUT * M, amount)
 
 
 # -- nothing seen

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ai_budget_callbacks.budget import Attached, Budget, amount_text, window_end, window_key
+from ai_budget_callbacks.budget import Attached, BalanceKey, Budget, amount_text, window_end, window_key
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.usage import Call, Who
@@ -92,6 +92,18 @@ FIELD_HELP = "use user, thread, agent, node, tool, model, provider, framework, o
         (
             {"usd": "1", "match": {"models": "gpt-5*"}},
             "match='models': did you mean 'model'? For a metadata key of that name write 'metadata.models'.",
+        ),
+        (
+            {"usd": "1", "by": "step"},
+            "by='step': did you mean 'node'? For a metadata key of that name write 'metadata.step'.",
+        ),
+        (
+            {"usd": "1", "by": ("user", "Run")},
+            "by='Run': did you mean per=\"run\"? For a metadata key of that name write 'metadata.Run'.",
+        ),
+        (
+            {"usd": "1", "match": {"day": "x"}},
+            "match='day': did you mean per=\"day\"? For a metadata key of that name write 'metadata.day'.",
         ),
         ({"usd": "1", "by": "user id"}, f"by='user id' is no field; {FIELD_HELP}"),
         ({"usd": "1", "by": ("",)}, f"by='' is no field; {FIELD_HELP}"),
@@ -364,6 +376,9 @@ def test_an_hour_window_in_lord_howes_repeated_half_hour_ends_after_it(minute):
         ("month", "Europe/Berlin", "2026-12-31T23:00:00", "2027-01", "2027-01-31T23:00"),
         ("month", "Europe/Berlin", "2026-10-01T00:00:00", "2026-10", "2026-10-31T23:00"),  # begins at +02, ends at +01
         ("month", "UTC", "2028-02-29T12:00:00", "2028-02", "2028-03-01T00:00"),
+        # the first of November that Havana passes twice: its first midnight ends October
+        ("month", "America/Havana", "2026-10-15T12:00:00", "2026-10", "2026-11-01T04:00"),
+        ("month", "America/Havana", "2026-11-01T05:30:00", "2026-11", "2026-12-01T05:00"),
         ("hour", "Asia/Kolkata", "2026-06-01T18:29:00", "2026-06-01T23+0530", "2026-06-01T18:30"),
         ("hour", "Europe/Berlin", "2026-10-25T00:30:00", "2026-10-25T02+0200", "2026-10-25T01:00"),
         ("hour", "Europe/Berlin", "2026-10-25T01:30:00", "2026-10-25T02+0100", "2026-10-25T02:00"),
@@ -500,3 +515,66 @@ def test_a_budget_for_a_model_sees_it_when_its_price_is_declared_for_one_provide
     attached = Attached.make(Budget(usd="1", match={"model": "my-model*"}), "h", 0)
     made = call(model="my-model")
     assert attached.applies(made, book.resolved("openai", "my-model", NOW))
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (Budget(usd="1"), BalanceKey("budget-3@handler-1", "usd", "attached", "[]")),
+        (Budget(tokens=5, per="run", name="words"), BalanceKey("words@handler-1", "tokens", "run-1", "[]")),
+        (Budget(calls=5, per="total", name="all"), BalanceKey("all", "calls", "total", "[]")),
+        # 13:00 in UTC is 22:00 in Tokyo and 02:00 of the next day in Auckland
+        (Budget(usd="1", per="hour", name="h", tz="Asia/Tokyo"), BalanceKey("h", "usd", "2026-11-24T22+0900", "[]")),
+        (Budget(usd="1", per="day", name="d", tz="Pacific/Auckland"), BalanceKey("d", "usd", "2026-11-25", "[]")),
+        (
+            Budget(usd="1", per="month", name="m", by=("user", "model")),
+            BalanceKey("m", "usd", "2026-11", '["alice", "gpt-5"]'),
+        ),
+    ],
+    ids=str,
+)
+def test_the_balance_a_call_counts_on_by_hand(budget, expected):
+    attached = Attached.make(budget, "handler-1", 2)
+    assert attached.balance(call(who={"user": "alice"}), "gpt-5") == expected
+    assert (attached.owner, attached.block) == ("handler-1", False)
+    assert Attached.make(budget, "handler-1", 2, block=True).block is True
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        ("usd", 0, "$0"),
+        ("usd", 1, "$0.000000000001"),
+        ("usd", -1, "-$0.000000000001"),
+        ("usd", PICO // 2, "$0.5"),
+        ("usd", -PICO // 2, "-$0.5"),
+        ("tokens", 0, "0 tokens"),
+        ("tokens", 1, "1 token"),
+        ("calls", 2, "2 calls"),
+        ("calls", -1, "-1 calls"),
+    ],
+)
+def test_an_amount_as_messages_show_it(unit, value, text):
+    assert amount_text(unit, value) == text
+
+
+def test_a_metadata_key_that_only_resembles_a_field_is_a_key():
+    assert scope("usage", call(who={"metadata": {"usage": "nightly"}})) == ["nightly"]
+
+
+def test_budgets_that_differ_have_hashes_that_differ():
+    assert len({hash(Budget(usd=f"{number}")) for number in range(1, 9)}) == 8
+
+
+def test_the_identity_that_stands_in_ledgers_by_hand():
+    budget = Budget(usd="1", per="day", by=("user", "job"), match={"provider": "openai", "model": "gpt*"}, name="n")
+    assert budget.identity == (
+        '{"by": ["user", "job"], "match": {"model": "gpt*", "provider": "openai"}, "per": "day", "tz": "UTC", "unit": "usd"}'
+    )
+
+
+def test_warnings_come_in_the_order_of_their_amounts():
+    budget = Budget(usd="1", warn_at=("0.8", "0.0000005", "1"))
+    assert [amount for _, amount in budget.warn_marks] == [500_000, 800_000_000_000, PICO]
+    with pytest.raises(ConfigError):
+        Budget(usd="1", warn_at=("1.000001",))

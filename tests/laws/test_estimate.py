@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_budget_callbacks.money import usd_text
-from ai_budget_callbacks.pricing import Price, PriceBook, RateCard, Unpriced
+from ai_budget_callbacks.pricing import Price, PriceBook, Rate, RateCard, Source, Unpriced
 from ai_budget_callbacks.pricing.estimate import (
     Estimate,
     Learned,
@@ -137,7 +138,7 @@ def sizes(found: Estimate | Unpriced) -> tuple[int, int, str]:
             (200_528, 100, "2.408586"),
         ),
         # embeddings have no output: 8528 x 0.02
-        ("openai", "text-embedding-3-small", {"text_bytes": 8_000}, (8_528, 0, "0.00017056")),
+        ("openai", "text-embedding-3-small", {"text_bytes": 8_000, "output": False}, (8_528, 0, "0.00017056")),
         # Azure at OpenAI's standard list: 1528 x 2.50 + 16384 x 10
         ("azure", "gpt-4o", {"text_bytes": 1_000}, (1_528, 16_384, "0.16766")),
     ],
@@ -309,7 +310,7 @@ def test_a_pinned_tier_without_a_price_has_no_worst_case():
         # the long rate where the guess is long: (750000 / 2.5 + 16) x 5 + 10 x 22.50
         ("openai", "gpt-5.4", {"text_bytes": 750_000, "max_output_tokens": 10}, (300_016, 10, "1.500305")),
         # embeddings: no output; 416 x 0.02
-        ("openai", "text-embedding-3-small", {"text_bytes": 1_000}, (416, 0, "0.00000832")),
+        ("openai", "text-embedding-3-small", {"text_bytes": 1_000, "output": False}, (416, 0, "0.00000832")),
     ],
     ids=str,
 )
@@ -358,6 +359,51 @@ def test_a_first_guess_is_never_more_than_the_model_can_say():
     assert max_output_tokens("openai", "text-embedding-3-small") == 1_536
     book = PriceBook({"openai/text-embedding-3-small": Price(input="1", output="1")})
     assert guess(call("openai", "text-embedding-3-small"), book=book).output_tokens == 1_536
+
+
+def test_a_request_fee_and_hosted_searches_are_both_expected():
+    book = PriceBook({"mine": Price(input="1", output="2", request="0.5", web_search="0.01")})
+    made = call("any", "mine", text_bytes=1_000, max_output_tokens=10, hosted_tools=("web_search", "web_search"))
+    found = guess(made, book=book)
+    # 0.5 + 2 x 0.01 + 416 x 1 + 10 x 2, and with one output token
+    assert (usd_text(found.usd_pico), usd_text(found.floor_pico)) == ("0.520436", "0.520418")
+
+
+WRITES = {"cache_write": "5", "cache_write_1h": "7"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "prices", "cached", "usd"),
+    [
+        ("any", {"input": "1", **WRITES}, False, "0.001548"),  # 1528 x 1 + 10 x 2
+        ("any", {"input": "1", **WRITES}, True, "0.010716"),  # 1528 x 7 + 10 x 2
+        ("any", {"input": "1", "cache_write": "5", "cache_write_1h": "1"}, True, "0.00766"),  # 1528 x 5 + 10 x 2
+        ("any", {"input": "3", "cache_write": "1"}, True, "0.004604"),  # 1528 x 3 + 10 x 2
+        # OpenAI writes unasked, whoever says the price
+        ("openai", {"input": "1", **WRITES}, False, "0.00766"),
+        ("azure", {"input": "1", **WRITES}, False, "0.00766"),
+        ("openai", {"input": "3", "cache_write": "1"}, False, "0.004604"),
+    ],
+)
+def test_a_bound_by_a_price_of_ones_own_takes_the_dearest_the_input_can_become(provider, prices, cached, usd):
+    book = PriceBook({"mine": Price(output="2", **prices)})
+    made = call(provider, "mine", text_bytes=1_000, max_output_tokens=10, cache_control=cached)
+    assert sizes(bound(made, book)) == (1_528, 10, usd)
+
+
+@pytest.mark.parametrize("bucket", ["input_uncached", "cache_write", "cache_write_5m", "cache_write_1h"])
+def test_each_way_to_bill_cached_input_is_in_the_bound(bucket):
+    rates = dict.fromkeys(("input_uncached", "cache_write", "cache_write_5m", "cache_write_1h"), Rate(Decimal(1), 1))
+    card = RateCard(rates={**rates, bucket: Rate(Decimal(2), 1)}, source=Source(kind="user", name="here"))
+    made = call("any", "mine", text_bytes=1_000, max_output_tokens=1, cache_control=True)
+    assert usd_text(worst_case(made, [card]).usd_pico) == "3056"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_free_card_among_others_does_not_hide_the_dearer_ones(order):
+    cards = (PriceBook({"mine": "free"}).own("any", "mine"), PriceBook({"mine": Price(input="1")}).own("any", "mine"))
+    found = worst_case(call("any", "mine", text_bytes=1_000, max_output_tokens=1), [cards[i] for i in order])
+    assert (found.input_tokens, usd_text(found.usd_pico)) == (1_528, "0.001528")
 
 
 # -- model limits

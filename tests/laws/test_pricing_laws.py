@@ -675,6 +675,15 @@ def test_every_correction_has_a_case_by_hand():
     assert {row.name for row in load()} == CORRECTED.keys()
 
 
+def test_a_correction_fills_a_gap_only_where_it_says_so():
+    assert {row.name: row.fills for row in load()} == {
+        "openai-audio-preview": True,
+        "openai-web-search-fee": True,
+        "gemini-2-grounding-fee": True,
+        "anthropic-us-inference": False,
+    }
+
+
 @pytest.mark.parametrize("name", CORRECTED)
 def test_a_correction_is_applied_and_named_in_the_provenance(name):
     provider, model, found, expected = CORRECTED[name]

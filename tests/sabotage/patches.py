@@ -2,34 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-
-@dataclass(frozen=True)
-class Sabotage:
-    """One way to break money silently.
-
-    Attributes:
-        name, what: What it does.
-        test: Test file (or node id) that must go red within 20 seconds.
-        edits: (file below ai_budget_callbacks/, text that stands there exactly once, replacement).
-    """
-
-    name: str
-    what: str
-    test: str
-    edits: tuple[tuple[str, str, str], ...]
-
-    def apply(self, tree: Path) -> None:
-        for name, old, new in self.edits:
-            path = tree / "ai_budget_callbacks" / name
-            text = path.read_text()
-            assert text.count(old) == 1, (
-                f"{self.name}: {old!r} stands {text.count(old)} times in {name}; mend the patch"
-            )
-            path.write_text(text.replace(old, new))
-
+from tests.sabotage.llama import LLAMA
+from tests.sabotage.sabotage import Sabotage
 
 FIRST = "tests/flow/test_first_call.py"
 REFUSAL = "tests/flow/test_refusal.py"
@@ -48,6 +22,7 @@ CHARGES = "tests/flow/test_charges.py"
 METERED = "tests/flow/test_metered.py"
 CARRY = "tests/flow/test_carry.py"
 CONVERGENCE = "tests/flow/test_convergence.py"
+NEWCOMER = "tests/flow/test_newcomer.py"
 
 
 def trap(name: str) -> str:
@@ -56,6 +31,7 @@ def trap(name: str) -> str:
 
 
 SABOTAGES = (
+    *LLAMA,
     Sabotage(
         "cost-zero",
         "every cost is 0",
@@ -106,6 +82,12 @@ SABOTAGES = (
         "the handler's exceptions are swallowed",
         REFUSAL,
         (("langchain/capture.py", "    raise_error = True\n", ""),),
+    ),
+    Sabotage(
+        "class-accepted",
+        "the handler's class as a callback is skipped like a handler that ignores everything",
+        NEWCOMER + "::test_the_class_instead_of_an_instance_is_refused",
+        (("langchain/attached.py", "        if instance is None and owner is not None:\n", "        if False:\n"),),
     ),
     Sabotage(
         "start-ignored",
@@ -196,8 +178,8 @@ SABOTAGES = (
         (
             (
                 "langchain/capture.py",
-                "        runs = current_blocks()\n        targets",
-                '        import os\n        if os.environ.get("PYTEST_CURRENT_TEST"):\n            return\n        runs = current_blocks()\n        targets',
+                "        runs = current_blocks()\n        around",
+                '        import os\n        if os.environ.get("PYTEST_CURRENT_TEST"):\n            return\n        runs = current_blocks()\n        around',
             ),
         ),
     ),
@@ -247,7 +229,42 @@ SABOTAGES = (
         "unpriced-passes",
         "a model without a price is sent under a USD budget",
         OUTCOMES + "::test_a_model_without_a_price_is_refused_before_sending",
-        (("admission.py", 'and policy.on_unpriced == "refuse":', 'and policy.on_unpriced == "never":'),),
+        (("admission.py", 'and policy.on_unpriced == "refuse" and not sent:', "and False:"),),
+    ),
+    Sabotage(
+        "output-rate-forgotten",
+        "a chat model whose price has no output is sent and held like an embedding",
+        NEWCOMER + "::test_a_chat_model_whose_price_is_not_whole_is_refused",
+        (
+            (
+                "admission.py",
+                "lacks = card.lacks(output=call.request.output) if card is not None else ()",
+                "lacks: tuple[str, ...] = ()",
+            ),
+        ),
+    ),
+    Sabotage(
+        "priced-part-lost",
+        "of an unpriced answer the part that has a price is not booked",
+        NEWCOMER + "::test_of_an_unpriced_answer_at_least_the_priced_part_is_booked",
+        (
+            (
+                "booking.py",
+                "return replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)",
+                "return replace(posting, booked_pico=_allowed(policy), keep_hold=True)",
+            ),
+            (
+                "admission.py",
+                "max(reserved, policy.on_unpriced, estimate.usd_pico or 0)",
+                "max(reserved, policy.on_unpriced)",
+            ),
+        ),
+    ),
+    Sabotage(
+        "wal-left-out",
+        "a report of a ledger whose WAL this user cannot read leaves out what is in it",
+        "tests/crash/test_processes.py::test_a_wal_that_cannot_be_read_is_not_left_out",
+        (("ledger/readonly.py", "            if not self._unused():\n", "            if False:\n"),),
     ),
     Sabotage(
         "missing-usage-free",
@@ -309,7 +326,7 @@ SABOTAGES = (
         SLIPS,
         (
             (
-                "langchain/failures.py",
+                "http_errors.py",
                 "        current = current.__cause__\n",
                 "        current = current.__cause__ or current.__context__\n",
             ),
@@ -345,7 +362,7 @@ SABOTAGES = (
         SLIPS,
         (
             (
-                "langchain/request.py",
+                "asked.py",
                 "    return made() if isinstance(value, type) and made is not None else value",
                 '    return "" if isinstance(value, type) else value',
             ),

@@ -1,25 +1,22 @@
 """The far end of every test: the demo's loopback provider, and the other endpoints LangChain talks to.
 
-Adds OpenAI Responses, completions and embeddings, and Anthropic messages. Like its base it keeps its own bill
+Adds OpenAI Responses and completions, and Anthropic messages. Like its base it keeps its own bill
 from its own prices and imports nothing of the budget library but the base itself.
 """
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ai_budget_callbacks.demo.loopback import PRICES, BillItem, ChatWire, LoopbackProvider, Reply, quarter, sse
+from ai_budget_callbacks.demo.loopback import PRICES, BillItem, ChatWire, LoopbackProvider, Reply, sse
 
 __all__ = ["ClaudeReply", "FarEnd"]
 
 FAR_PRICES = {
     **PRICES,
     "gpt-3.5-turbo-instruct": {"input": "1.50", "output": "2.00"},
-    "text-embedding-3-small": {"input": "0.02"},
     "claude-sonnet-4-5": {
         "input": "3", "write_5m": "3.75", "write_1h": "6", "cached": "0.30", "output": "15", "web_search": "10000",
     },
@@ -155,39 +152,6 @@ class CompletionsWire(ChatWire):
         return self.chunked("text_completion", [*parts, {"text": "", "finish_reason": self.finish_reason()}])
 
 
-class EmbeddingsWire(ChatWire):
-    """OpenAI embeddings: a short, deterministic vector for each input; input tokens alone are billed."""
-
-    input_keys = ("input",)
-
-    def count_output(self):
-        return 0
-
-    def inputs(self):
-        value = self.request.body.get("input")
-        many = isinstance(value, list) and bool(value) and isinstance(value[0], (str, list))
-        return value if many else [value]
-
-    def vector(self, value):
-        size = int(self.request.body.get("dimensions") or 8)
-        floats = [((quarter([value]) + position) % 7 - 3) / 4 for position in range(size)]
-        if self.request.body.get("encoding_format") != "base64":
-            return floats
-        return base64.b64encode(struct.pack(f"<{size}f", *floats)).decode()
-
-    def true_usage(self):
-        return {"prompt_tokens": self.input_tokens, "total_tokens": self.input_tokens}
-
-    def body(self):
-        rows = enumerate(self.inputs())
-        data = [{"object": "embedding", "index": index, "embedding": self.vector(value)} for index, value in rows]
-        usage = {} if self.reply.usage == "omit" else {"usage": self.usage()}
-        return {"object": "list", "data": data, "model": self.model, **usage}
-
-    def frames(self):
-        raise ValueError("Embeddings are not streamed.")
-
-
 class MessagesWire(ChatWire):
     """Anthropic messages."""
 
@@ -308,7 +272,6 @@ class FarEnd(LoopbackProvider):
         **LoopbackProvider.wires,
         "/v1/responses": ResponsesWire,
         "/v1/completions": CompletionsWire,
-        "/v1/embeddings": EmbeddingsWire,
         "/v1/messages": MessagesWire,
     }
     default_prices = FAR_PRICES
