@@ -679,8 +679,8 @@ def test_a_correction_fills_a_gap_only_where_it_says_so():
     assert {row.name: row.fills for row in load()} == {
         "openai-audio-preview": True,
         "openai-web-search-fee": True,
-        "anthropic-us-inference": False,
         "gemini-2-grounding-fee": True,
+        "anthropic-us-inference": False,
     }
 
 

@@ -8,6 +8,9 @@ GATE = "tests/llama/test_gate.py::"
 MIXED = "tests/llama/test_mixed.py::"
 ONCE = "tests/llama/test_entry_points.py::test_every_request_is_one_entry"
 STOPPED = "tests/llama/test_entry_points.py::test_nothing_is_sent_once_a_budget_is_used_up"
+GOOGLE = "tests/laws/test_google.py::"
+LOSSES = "tests/laws/test_losses_llama_index.py::"
+PLAYED = "tests/recordings/test_llama_index.py::TestLlamaIndex::test_the_ledger_has_what_was_billed"
 INDEX = "llama_index/"
 
 LLAMA = (
@@ -175,5 +178,37 @@ LLAMA = (
         "a wrapper without a price of its own escapes the budgets of its own framework",
         MIXED + "test_handlers_of_both_frameworks_share_the_entry",
         (("marks.py", "    more = () if mark is None else mark.targets\n", "    more = ()\n"),),
+    ),
+    Sabotage(
+        "li-gemini-images",
+        "images that Gemini made are billed as text, a twelfth of their price",
+        GOOGLE + "test_an_image_costs_what_images_cost",
+        (("usage/google.py", 'by_kind.get("IMAGE", 0) + by_kind', "0 * len(by_kind) + by_kind"),),
+    ),
+    Sabotage(
+        "li-gemini-searches",
+        "searches that ground a Gemini answer are not billed",
+        PLAYED
+        + "[llama_index.GoogleGenAI (Vertex)-single-google-vertex/generatecontent-gemini-3-flash-preview-google-vertex-tool-combination-omits-include-server]",
+        ((INDEX + "extract.py", '_field(answer, "grounding_metadata")', '_field(answer, "grounding")'),),
+    ),
+    Sabotage(
+        "li-gemini-prompt-or-query",
+        "Gemini 2 is billed each query of a prompt, not the prompt",
+        GOOGLE + "test_old_models_bill_the_grounded_prompt_and_new_ones_each_query",
+        (("usage/google.py", "gemini-[12]", "gemini-[1]"),),
+    ),
+    Sabotage(
+        "li-caches-unseen",
+        "an Anthropic stream that lost its cache counters is priced as if nothing had been cached",
+        PLAYED
+        + "[llama_index.Anthropic-single-anthropic/messages-claude-sonnet-4-20250514-anthropic-completion-stream-cache-read]",
+        ((INDEX + "extract.py", "if silent and asked_caching:", "if False:"),),
+    ),
+    Sabotage(
+        "li-aiohttp-status",
+        "a refusal of Gemini's async client is booked as sent with nobody knows what outcome",
+        LOSSES + "test_a_refusal_of_geminis_async_client_is_an_http_error_and_costs_nothing",
+        (("http_errors.py", "if status is None and _of_aiohttp(holder):", "if False:"),),
     ),
 )
