@@ -170,7 +170,7 @@ def _said(instance: Any, name: str) -> Any:
     own = getattr(instance, "__dict__", None) or {}
     if name in own:
         return own[name]
-    return getattr(instance, name, None) if name in _names(type(instance)) else None
+    return getattr(instance, name, None) if name in _names(type(instance)) else None  # type: ignore[arg-type]  # a type is hashable
 
 
 def _plain(tools: Any) -> Sequence[Any]:
