@@ -6,14 +6,12 @@ is read from the instance whose span the event comes from, by the names its inte
 
 from __future__ import annotations
 
-import functools
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.callbacks import EventPayload
-
 from ai_budget_callbacks.asked import request_of
+from ai_budget_callbacks.llama_index.models import LIMITS, said
 from ai_budget_callbacks.sizes import json_size, text_bytes
 from ai_budget_callbacks.usage import Call, Request, Who
 
@@ -23,25 +21,9 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.llama_index.tree import Span
 
-__all__ = [
-    "LIMITS",
-    "build_call",
-    "client_url",
-    "client_word",
-    "embedding_texts",
-    "model_name",
-    "params_of",
-    "sizes_of",
-    "who_of",
-]
+__all__ = ["build_call", "embedding_texts", "sizes_of", "who_of"]
 
-_URL_FIELDS = ("api_base", "base_url", "azure_endpoint", "endpoint_url")
-LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "num_predict")
-"""Names under which a bound on output tokens is set."""
-# what may be set on a model and goes into its requests (llms-openai 0.8, -anthropic 0.12, -google-genai 0.11)
-_FIELDS = ("service_tier", "reasoning_effort", "mcp_servers")
-_RENAMED = {"built_in_tools": "tools", "tools": "tools", "reasoning_options": "reasoning", "thinking_dict": "thinking"}
-_TOOL_NAMES = ("tools", "functions")
+_TEXTS = ("instructions", "system")  # text of a request that stands beside its messages
 
 
 def build_call(
@@ -107,76 +89,6 @@ def who_of(
     )
 
 
-def model_name(payload: Mapping[str, Any], instance: Any, given: Mapping[str, Any]) -> str:
-    """The model that is asked for: of this call, else of the instance."""
-    for value in (given.get("model"), _said(instance, "engine"), _said(instance, "model")):
-        if isinstance(value, str) and value:
-            return value
-    described = payload.get(EventPayload.SERIALIZED) or {}
-    for value in (described.get("model_name"), described.get("model"), _said(instance, "model_name")):
-        if isinstance(value, str) and value:
-            return value
-    known = getattr(_said(instance, "metadata"), "model_name", None)
-    return str(known or described.get("class_name") or type(instance).__name__)
-
-
-def client_url(instance: Any) -> str | None:
-    """The address a model talks to, where it says one."""
-    values = (_said(instance, name) for name in _URL_FIELDS)
-    return next((value for value in values if isinstance(value, str) and value), None)
-
-
-def client_word(instance: Any, payload: Mapping[str, Any]) -> str:
-    """What a model calls its provider: the integration its class, or its nearest base's, comes from."""
-    for base in type(instance).__mro__:
-        package = base.__module__.split(".")
-        if package[:2] in (["llama_index", "llms"], ["llama_index", "embeddings"]) and len(package) > 2:  # noqa: PLR2004
-            return package[2]
-    described = payload.get(EventPayload.SERIALIZED) or {}
-    return str(described.get("class_name") or type(instance).__name__)
-
-
-def params_of(instance: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a request: what was set on the model, and what this call was given.
-
-    Args:
-        instance: The model.
-        given: The call's keyword arguments.
-    """
-    params: dict[str, Any] = {}
-    for name in (*_FIELDS, *LIMITS):
-        value = _said(instance, name)
-        if value is not None:
-            params[name] = value
-    for field, name in _RENAMED.items():
-        value = _said(instance, field)
-        if value:
-            params[name] = value
-    params |= _said(instance, "additional_kwargs") or {}
-    tools = [tool for source in (params, given) for name in _TOOL_NAMES for tool in _plain(source.get(name))]
-    params |= given
-    if tools:
-        params["tools"] = tools
-    return params
-
-
-@functools.lru_cache(maxsize=256)
-def _names(kind: type) -> frozenset[str]:
-    return frozenset(dir(kind))
-
-
-def _said(instance: Any, name: str) -> Any:
-    """An attribute of a model, or None; looking for one that a pydantic model lacks takes it 3 µs each."""
-    own = getattr(instance, "__dict__", None) or {}
-    if name in own:
-        return own[name]
-    return getattr(instance, name, None) if name in _names(type(instance)) else None  # type: ignore[arg-type]  # a type is hashable
-
-
-def _plain(tools: Any) -> Sequence[Any]:
-    return tools if isinstance(tools, (list, tuple)) else ()
-
-
 def sizes_of(messages: Sequence[Any], params: Mapping[str, Any]) -> Request:
     """The sizes of a request.
 
@@ -184,7 +96,7 @@ def sizes_of(messages: Sequence[Any], params: Mapping[str, Any]) -> Request:
         messages: Chat messages, or a prompt's text alone.
         params: Its parameters: see `params_of`.
     """
-    size = parts = 0
+    size, parts = sum(text_bytes(params[name]) for name in _TEXTS if isinstance(params.get(name), str)), 0
     cached = "cache_control" in params
     for message in messages:
         one_size, one_parts, one_cached = _message(message)
@@ -243,7 +155,7 @@ def embedding_texts(span: Span | None) -> tuple[str, ...] | None:
         if isinstance(text, str):
             return _not_cached(span.instance, (text,))
     texts = span.arguments.get("texts")
-    size = getattr(span.instance, "embed_batch_size", None)
+    size = said(span.instance, "embed_batch_size")
     if not isinstance(texts, (list, tuple)) or type(size) is not int or size < 1:
         return None
     first, span.batches = span.batches * size, span.batches + 1
@@ -251,7 +163,7 @@ def embedding_texts(span: Span | None) -> tuple[str, ...] | None:
 
 
 def _not_cached(instance: Any, texts: tuple[str, ...]) -> tuple[str, ...]:
-    cache = _said(instance, "embeddings_cache")
+    cache = said(instance, "embeddings_cache")
     if cache is None:
         return texts
     return tuple(text for text in texts if not _has(cache, text))
