@@ -99,9 +99,7 @@ def _loopback(path: str, provider: LoopbackProvider) -> int:
     crossing = BudgetCallbackHandler(Budget(usd="0.0005", at_limit="raise"), ledger=path, reserve="none")
     crossed = _crossed(crossing, provider)
 
-    print(
-        "\n3. LlamaIndex on the same meter, in track(Budget(usd='0.002')): a query engine, then an agent that never stops."
-    )
+    print("\n3. LlamaIndex on the same meter, in track(Budget(usd='0.002')): a query engine, then the agent.")
     both = query_and_agent(meter, provider, model=MODEL)
 
     print("\n4. What the meter counted, by step, agent, tool, model and user.")

@@ -68,12 +68,19 @@ class Start:
         given: The call's keyword arguments.
         messages: Messages or the prompt's text; None for an embedding.
         instance: The model, or None where no span said.
+        params: What the request asks for: see `request.params_of`.
     """
 
     payload: Mapping[str, Any]
     given: Mapping[str, Any]
     messages: Sequence[Any] | None
     instance: Any
+    params: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the parameters once; several questions are asked of them."""
+        params = {} if self.messages is None else params_of(self.instance, self.given)
+        object.__setattr__(self, "params", params)
 
 
 @dataclass(slots=True)
@@ -199,7 +206,7 @@ class GateHandler(BaseCallbackHandler):
             report.texts, report.counted = texts or (), texts is not None
             request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0, output=False)
         else:
-            request = sizes_of(start.messages, params_of(instance, start.given))
+            request = sizes_of(start.messages, start.params)
         return build_call(
             event_id=report.call_id,
             span=report.span,
@@ -213,9 +220,7 @@ class GateHandler(BaseCallbackHandler):
         self, report: Report, call: Call, targets: Sequence[Target], runs: tuple[Block, ...], start: Start
     ) -> None:
         ongoing = _Ongoing(call, [])
-        ongoing.hidden_reasoning = reasons_out_of_sight(call.provider, call.model) or asks_reasoning(
-            params_of(start.instance, start.given)
-        )
+        ongoing.hidden_reasoning = reasons_out_of_sight(call.provider, call.model) or asks_reasoning(start.params)
         forget = functools.partial(self._ongoing.pop, call.id, None)
         wrapper = start.instance is not None and is_wrapper(type(start.instance))
         handed: list[Target] = []

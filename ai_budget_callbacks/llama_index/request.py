@@ -6,6 +6,7 @@ is read from the instance whose span the event comes from, by the names its inte
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -108,25 +109,20 @@ def who_of(
 
 def model_name(payload: Mapping[str, Any], instance: Any, given: Mapping[str, Any]) -> str:
     """The model that is asked for: of this call, else of the instance."""
-    for value in (given.get("model"), getattr(instance, "engine", None), getattr(instance, "model", None)):
+    for value in (given.get("model"), _said(instance, "engine"), _said(instance, "model")):
         if isinstance(value, str) and value:
             return value
     described = payload.get(EventPayload.SERIALIZED) or {}
-    known = getattr(instance, "metadata", None)
-    for value in (
-        described.get("model_name"),
-        described.get("model"),
-        getattr(instance, "model_name", None),
-        getattr(known, "model_name", None),
-    ):
+    for value in (described.get("model_name"), described.get("model"), _said(instance, "model_name")):
         if isinstance(value, str) and value:
             return value
-    return str(described.get("class_name") or type(instance).__name__)
+    known = getattr(_said(instance, "metadata"), "model_name", None)
+    return str(known or described.get("class_name") or type(instance).__name__)
 
 
 def client_url(instance: Any) -> str | None:
     """The address a model talks to, where it says one."""
-    values = (getattr(instance, name, None) for name in _URL_FIELDS)
+    values = (_said(instance, name) for name in _URL_FIELDS)
     return next((value for value in values if isinstance(value, str) and value), None)
 
 
@@ -149,19 +145,32 @@ def params_of(instance: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     params: dict[str, Any] = {}
     for name in (*_FIELDS, *LIMITS):
-        value = getattr(instance, name, None)
+        value = _said(instance, name)
         if value is not None:
             params[name] = value
     for field, name in _RENAMED.items():
-        value = getattr(instance, field, None)
+        value = _said(instance, field)
         if value:
             params[name] = value
-    params |= getattr(instance, "additional_kwargs", None) or {}
+    params |= _said(instance, "additional_kwargs") or {}
     tools = [tool for source in (params, given) for name in _TOOL_NAMES for tool in _plain(source.get(name))]
     params |= given
     if tools:
         params["tools"] = tools
     return params
+
+
+@functools.lru_cache(maxsize=256)
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(dir(kind))
+
+
+def _said(instance: Any, name: str) -> Any:
+    """An attribute of a model, or None; looking for one that a pydantic model lacks takes it 3 µs each."""
+    own = getattr(instance, "__dict__", None) or {}
+    if name in own:
+        return own[name]
+    return getattr(instance, name, None) if name in _names(type(instance)) else None  # type: ignore[arg-type]  # a type is hashable
 
 
 def _plain(tools: Any) -> Sequence[Any]:
@@ -242,7 +251,7 @@ def embedding_texts(span: Span | None) -> tuple[str, ...] | None:
 
 
 def _not_cached(instance: Any, texts: tuple[str, ...]) -> tuple[str, ...]:
-    cache = getattr(instance, "embeddings_cache", None)
+    cache = _said(instance, "embeddings_cache")
     if cache is None:
         return texts
     return tuple(text for text in texts if not _has(cache, text))

@@ -164,9 +164,9 @@ def _quietly(gate: GateHandler, report: Report, outcome: Outcome) -> None:
 
 def book_undecorated(span: Span, gates: Sequence[GateHandler], result: Any) -> None:
     """Book a call of a model class that reports no event, after it was made."""
-    if span.method not in _CALLS or span.reported or not isinstance(span.instance, BaseLLM):
+    if not gates or span.method not in _CALLS or span.reported:
         return
-    if isinstance(span.instance, StructuredLLM):
+    if not isinstance(span.instance, BaseLLM) or isinstance(span.instance, StructuredLLM):
         return
     messages = span.arguments.get("messages")
     prompt = span.arguments.get("prompt")

@@ -358,6 +358,16 @@ def test_a_model_without_decorators_and_without_a_price_is_on_the_books_and_then
     assert len(far.requests) == 1
 
 
+def test_nothing_is_said_of_models_nobody_counts(serve, handler, caplog):
+    far = serve(ANSWER)
+    forget_named()
+    handler(Budget(usd="0.50"))  # attached nowhere
+    with caplog.at_level(logging.WARNING, logger="ai_budget_callbacks"):
+        chat(far).chat(ASK)
+        _undecorated(far).chat(ASK)
+    assert "unmetered" not in caplog.text
+
+
 def test_calls_of_a_model_without_decorators_use_up_the_budget_of_the_others(serve, meter, ledger):
     far = serve(ANSWER)
     with pytest.raises(BudgetExceeded), track(Budget(calls=1), meter=meter()):
