@@ -1,7 +1,7 @@
 """LlamaIndex: a budget for each user and day, a block for each request. Needs OPENAI_API_KEY.
 
-A web app does the same in its endpoints: one meter for the process, `with track(meter=meter, user=…)` around what answers
-the request, and `run.wrap` around a stream that is read after the endpoint returned (fastapi_app.py has the endpoints).
+A web app does the same in its endpoints: one meter for the process, `with track(meter=meter, user=…)` around what
+answers the request, `run.wrap` around a stream that is read after the endpoint returned (fastapi_app.py has both).
 """
 
 from collections.abc import Iterator

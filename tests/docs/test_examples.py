@@ -45,7 +45,9 @@ def test_an_example_runs_and_its_books_equal_the_bill(path, tmp_path):
         books = read_back(ledger)
         assert len(provider.requests) == SENT[path.stem], f"{len(provider.requests)} requests reached the provider"
         known = sum(Decimal(row["cost_usd"]) for row in books.entries if row["status"] != "estimated")
-        billed = sum(item.usd for item in provider.bill if "embedding" not in item.model)  # LlamaIndex drops their usage
+        billed = sum(
+            item.usd for item in provider.bill if "embedding" not in item.model
+        )  # LlamaIndex drops their usage
         assert known == billed, f"booked {known}, billed {billed}"
         assert not books.holds, "calls are still open after the example ended"
         for said in SAID[path.stem]:
