@@ -441,6 +441,15 @@ def test_the_worst_case_of_a_native_structured_call_is_not_the_limit_it_ignores(
     audit(far, ledger, requests=0, entries=0, usd="0")
 
 
+# -- what it cannot do, it says
+
+
+def test_prices_of_tools_are_said_to_do_nothing(handler, caplog):
+    with caplog.at_level(logging.WARNING, logger="ai_budget_callbacks"):
+        handler(Budget(usd="0.50"), prices={"tool/search": Price(request="0.008")})
+    assert "Prices of tool/search do nothing under LlamaIndex" in caplog.text
+
+
 # -- one model inside another
 
 
