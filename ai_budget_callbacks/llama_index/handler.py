@@ -51,8 +51,8 @@ class BudgetCallbackHandler(AttachedHandler, GateHandler):
         if fees:
             self.meter.say(
                 "fees of LlamaIndex",
-                f"Prices of {', '.join(fees)} do nothing under LlamaIndex, which fires no event for them: book what they "
-                "cost with handler.charge().",
+                f"Prices of {', '.join(fees)} do nothing under LlamaIndex, which fires no event for them: book what "
+                "they cost with handler.charge().",
                 every_s=float("inf"),
             )
 
