@@ -157,6 +157,7 @@ def test_a_user_who_set_stream_options_keeps_them(serve, handler, ledger):
 
 
 def test_embeddings_from_the_cache_are_free(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_EMBEDDINGS_CACHE)
     far, gate = serve(Reply(input_tokens=5)), handler(Budget(usd="0.50"))
     model = embedding(far, gate, embeddings_cache=SimpleKVStore())
     for _ in range(2):
@@ -167,6 +168,7 @@ def test_embeddings_from_the_cache_are_free(serve, handler, ledger):
 
 
 def test_only_the_texts_that_are_not_cached_are_counted(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_EMBEDDINGS_CACHE)
     far, gate = serve(Reply(input_tokens=5)), handler(Budget(usd="0.50"))
     model = embedding(far, gate, embeddings_cache=SimpleKVStore())
     model.get_text_embedding("x" * 50)
@@ -194,6 +196,7 @@ async def test_a_batch_that_is_refused_in_the_middle_sends_and_holds_nothing(ser
 
 
 async def test_a_batch_of_which_one_request_fails_is_booked_as_unknown(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_EMBEDDING_RETRIES)
     far = serve([Reply(input_tokens=5), Reply(status=500, delay_s=0.3), Reply(input_tokens=5)])
     with pytest.raises(Exception, match="500"):
         await embedding(far, handler(Budget(usd="0.50"))).aget_text_embedding_batch(["a" * 40] * 6)

@@ -11,7 +11,9 @@ from importlib.metadata import PackageNotFoundError
 
 import llama_index.core.chat_engine.context
 import llama_index.core.response_synthesizers.refine
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
+from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.anthropic import Anthropic
 from llama_index.llms.anthropic.utils import CLAUDE_MODELS
 
@@ -33,6 +35,8 @@ __all__ = [
     "CLAUDE_IS_NATIVE",
     "CLAUDE_STREAMS_USAGE",
     "ENGINES_ASK_WHEN_READ",
+    "LACKS_EMBEDDINGS_CACHE",
+    "LACKS_EMBEDDING_RETRIES",
     "LACKS_NATIVE_CLAUDE",
     "LACKS_RATE_LIMITER",
     "REFUSED_IN_WORKFLOW",
@@ -65,5 +69,13 @@ CHATS_FROM_A_THREAD = hasattr(llama_index.core.chat_engine.context, "Thread")
 """Whether a context engine's `stream_chat` reads its model in a thread, and not in its synthesizer."""
 REFUSED_IN_WORKFLOW = "WorkflowRuntimeError" if _WORKFLOWS_WRAP else "BudgetExceeded"
 """What who runs an agent or workflow sees of a refusal: workflows before 2.0 put every error in one of their own."""
+LACKS_EMBEDDINGS_CACHE = lacks(
+    "llama-index-core", "embeddings_cache=", has="embeddings_cache" in BaseEmbedding.model_fields
+)
+LACKS_EMBEDDING_RETRIES = lacks(
+    "llama-index-embeddings-openai",
+    "way to turn its own retries off",
+    has=hasattr(OpenAIEmbedding, "_create_retry_decorator"),
+)
 LACKS_NATIVE_CLAUDE = lacks("llama-index-llms-anthropic", "native structured output", has=CLAUDE_IS_NATIVE)
 LACKS_RATE_LIMITER = lacks("llama-index-core", "LLM(rate_limiter=)", has="rate_limiter" in BaseLLM.model_fields)
