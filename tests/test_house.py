@@ -79,7 +79,14 @@ def test_no_file_records_a_registry_address():
 
 @pytest.mark.parametrize(
     ("extra", "package", "environment"),
-    [("langchain", "langchain-core", "oldest"), ("demo", "langchain", "early"), ("demo", "langchain-openai", "oldest")],
+    [
+        ("langchain", "langchain-core", "oldest"),
+        ("demo", "langchain", "early"),
+        ("demo", "langchain-openai", "oldest"),
+        ("llama-index", "llama-index-core", "llama-oldest"),
+        ("demo", "llama-index-llms-openai", "llama-oldest"),
+        ("demo", "llama-index-embeddings-openai", "llama-oldest"),
+    ],
 )
 def test_the_floors_are_versions_that_make_compat_runs(extra, package, environment):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -33,7 +33,7 @@ from ai_budget_callbacks.llama_index.unmetered import (
     is_structured,
     start_structured,
 )
-from ai_budget_callbacks.llama_index.workarounds import put_first
+from ai_budget_callbacks.llama_index.workarounds import carry_context, put_first
 from ai_budget_callbacks.marks import mark_waits
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.scope import installed
@@ -237,3 +237,4 @@ def attach() -> None:
         root = get_dispatcher()
         root.add_span_handler(_Watch())
         root.add_event_handler(_Chunks())
+        carry_context()

@@ -8,21 +8,27 @@
    every exception): the prompt it is about to format refuses instead (`refuse_prompt`).
 4. `dispatcher.span` gives a span's id to its handlers and keeps the current one in a ContextVar; that ContextVar has
    no other reader than this name, which has been at this place since core 0.11.
+5. Before core 0.14.22 the sync function of a `FunctionTool` runs in a thread without its caller's context, so that no
+   `track()` reaches the models in it: it is run there as core does it since (`carry_context`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
+import wrapt
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.instrumentation.span import active_span_id
+from llama_index.core.tools import function_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 
-__all__ = ["active_span_id", "put_first", "refuse_prompt", "take_back"]
+__all__ = ["active_span_id", "carry_context", "put_first", "refuse_prompt", "take_back"]
 
 
 def put_first(instance: Any, gates: Sequence[BaseCallbackHandler], *, everywhere: BaseCallbackHandler) -> None:
@@ -80,3 +86,16 @@ def refuse_prompt(prompt: Any, refuses: Callable[[], None]) -> None:
 def take_back(prompt: Any) -> None:
     """Leave a prompt as it was."""
     prompt.__dict__.pop("format_messages", None)
+
+
+def carry_context() -> None:
+    """Have sync tools run in a thread with their caller's context, where core does not. Once for the process."""
+    if not hasattr(function_tool, "contextvars"):
+        wrapt.wrap_function_wrapper(function_tool, "FunctionTool.acall", _in_context)
+
+
+def _in_context(acall: Any, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A tool is called: where core made an async function of its sync one, that one takes the context along."""
+    if getattr(tool.async_fn, "__qualname__", "").startswith("sync_to_async."):
+        tool._async_fn = functools.partial(asyncio.to_thread, tool.fn)  # noqa: SLF001 - nothing public sets it
+    return acall(*args, **kwargs)

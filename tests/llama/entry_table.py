@@ -30,6 +30,7 @@ from ai_budget_callbacks.llama_index import BudgetCallbackHandler
 from ai_budget_callbacks.scope import reinstall
 from tests.llama import kit
 from tests.llama.kit import ASK, QUESTION, City
+from tests.support import llama_versions
 from tests.support.audit import read_back
 from tests.support.provider import FarEnd
 
@@ -48,7 +49,7 @@ class Way:
         run: Goes it, given a `World`.
         requests: How many it makes when nothing stops it.
         statuses: Statuses its entries may have.
-        sees: What the caller sees on a used-up budget: the error's name, or "returns".
+        sees: What the caller sees on a used-up budget: the error's name, or "returns". A block raises its own at its end.
         reply: What the server answers, where it is not `kit.script`.
     """
 
@@ -103,29 +104,33 @@ async def _all_of(stream: Any) -> None:
         pass
 
 
-def _of_model(label: str, model: str) -> None:
+PRICED = frozenset({"priced"})
+_UNSEEN = frozenset({"estimated"})
+CLAUDE_STREAMED = PRICED if llama_versions.CLAUDE_STREAMS_USAGE else _UNSEEN
+CLAUDE_PARSED = _UNSEEN if llama_versions.CLAUDE_IS_NATIVE else PRICED  # else by a tool, through its own chat
+CLAUDE_PARSED_STREAM = frozenset({"unknown"}) if llama_versions.CLAUDE_IS_NATIVE else CLAUDE_STREAMED
+RESPONSES_PARSED = _UNSEEN if llama_versions.RESPONSES_ARE_NATIVE else PRICED
+
+
+def _of_model(label: str, model: str, streamed: frozenset[str] = PRICED) -> None:
     """The eight methods of a model."""
 
     def get(world: World) -> Any:
         return getattr(world, model)
 
     way(f"{label} chat")(lambda world: get(world).chat(ASK))
-    way(f"{label} stream_chat")(lambda world: _all(get(world).stream_chat(ASK)))
+    way(f"{label} stream_chat", statuses=streamed)(lambda world: _all(get(world).stream_chat(ASK)))
     way(f"{label} achat")(lambda world: get(world).achat(ASK))
-    way(f"{label} astream_chat")(lambda world: _all_of(get(world).astream_chat(ASK)))
+    way(f"{label} astream_chat", statuses=streamed)(lambda world: _all_of(get(world).astream_chat(ASK)))
     way(f"{label} complete")(lambda world: get(world).complete(QUESTION))
-    way(f"{label} stream_complete")(lambda world: _all(get(world).stream_complete(QUESTION)))
+    way(f"{label} stream_complete", statuses=streamed)(lambda world: _all(get(world).stream_complete(QUESTION)))
     way(f"{label} acomplete")(lambda world: get(world).acomplete(QUESTION))
-    way(f"{label} astream_complete")(lambda world: _all_of(get(world).astream_complete(QUESTION)))
+    way(f"{label} astream_complete", statuses=streamed)(lambda world: _all_of(get(world).astream_complete(QUESTION)))
 
 
-for _label, _model in (
-    ("OpenAI", "chat"),
-    ("OpenAI instruct", "instruct"),
-    ("OpenAIResponses", "responses"),
-    ("Anthropic", "claude"),
-):
+for _label, _model in (("OpenAI", "chat"), ("OpenAI instruct", "instruct"), ("OpenAIResponses", "responses")):
     _of_model(_label, _model)
+_of_model("Anthropic", "claude", CLAUDE_STREAMED)
 
 way("OpenAILike chat")(lambda world: world.like.chat(ASK))
 way("OpenAILike stream_chat", statuses=frozenset({"estimated"}))(lambda world: _all(world.like.stream_chat(ASK)))
@@ -157,23 +162,22 @@ way("as_structured_llm stream_chat")(lambda world: _all(world.chat.as_structured
 way("as_structured_llm complete")(lambda world: world.chat.as_structured_llm(City).complete(QUESTION))
 way("as_structured_llm acomplete")(lambda world: world.chat.as_structured_llm(City).acomplete(QUESTION))
 
-_UNSEEN = frozenset({"estimated"})
-way("Anthropic structured_predict (native)", statuses=_UNSEEN)(
+way("Anthropic structured_predict (native)", statuses=CLAUDE_PARSED)(
     lambda world: world.claude.structured_predict(City, PROMPT, topic="a")
 )
-way("Anthropic astructured_predict (native)", statuses=_UNSEEN)(
+way("Anthropic astructured_predict (native)", statuses=CLAUDE_PARSED)(
     lambda world: world.claude.astructured_predict(City, PROMPT, topic="a")
 )
-way("Anthropic stream_structured_predict (native)", statuses=frozenset({"unknown"}))(
+way("Anthropic stream_structured_predict (native)", statuses=CLAUDE_PARSED_STREAM)(
     lambda world: _all(world.claude.stream_structured_predict(City, PROMPT, topic="a"))
 )
-way("Anthropic as_structured_llm chat (native)", statuses=_UNSEEN)(
+way("Anthropic as_structured_llm chat (native)", statuses=CLAUDE_PARSED)(
     lambda world: world.claude.as_structured_llm(City).chat(ASK)
 )
-way("OpenAIResponses structured_predict (native)", statuses=_UNSEEN)(
+way("OpenAIResponses structured_predict (native)", statuses=RESPONSES_PARSED)(
     lambda world: world.responses.structured_predict(City, PROMPT, topic="a")
 )
-way("OpenAIResponses astructured_predict (native)", statuses=_UNSEEN)(
+way("OpenAIResponses astructured_predict (native)", statuses=RESPONSES_PARSED)(
     lambda world: world.responses.astructured_predict(City, PROMPT, topic="a")
 )
 way("OpenAIResponses stream_structured_predict")(
@@ -288,22 +292,22 @@ def _sub_question(world: World, *, use_async: bool) -> Any:
 # -- agents and workflows
 
 
-@way("FunctionAgent", requests=2)
+@way("FunctionAgent", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW)
 async def _(world: World) -> Any:
     return await FunctionAgent(llm=world.chat, tools=[kit.look_up]).run(QUESTION)
 
 
-@way("FunctionAgent, not streaming", requests=2)
+@way("FunctionAgent, not streaming", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW)
 async def _(world: World) -> Any:
     return await FunctionAgent(llm=world.chat, tools=[kit.look_up], streaming=False).run(QUESTION)
 
 
-@way("Anthropic FunctionAgent", requests=2)
+@way("Anthropic FunctionAgent", requests=2, statuses=CLAUDE_STREAMED, sees=llama_versions.REFUSED_IN_WORKFLOW)
 async def _(world: World) -> Any:
     return await FunctionAgent(llm=world.claude, tools=[kit.look_up]).run(QUESTION)
 
 
-@way("AgentWorkflow", requests=2)
+@way("AgentWorkflow", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW)
 async def _(world: World) -> Any:
     helper = FunctionAgent(name="helper", description="d", llm=world.chat, tools=[kit.look_up])
     return await AgentWorkflow(agents=[helper], root_agent="helper").run(QUESTION)
@@ -317,7 +321,7 @@ def reasons(request: Any) -> Reply:
     return Reply(text=text, input_tokens=1000, output_tokens=200)
 
 
-@way("ReActAgent", requests=2, reply=reasons)
+@way("ReActAgent", requests=2, reply=reasons, sees=llama_versions.REFUSED_IN_WORKFLOW)
 async def _(world: World) -> Any:
     return await ReActAgent(llm=world.chat, tools=[kit.look_up]).run(QUESTION)
 
@@ -330,7 +334,7 @@ class _OneStep(Workflow):
         return StopEvent(result=str(await self.llm.acomplete(ev.question)))
 
 
-@way("Workflow step")
+@way("Workflow step", sees=llama_versions.REFUSED_IN_WORKFLOW)
 async def _(world: World) -> Any:
     workflow = _OneStep()
     workflow.llm = world.chat

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core import Document, MockEmbedding, VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai import OpenAIEmbedding
-from llama_index.llms.anthropic import Anthropic
-from llama_index.llms.openai import OpenAI, OpenAIResponses
+from llama_index.llms.openai import OpenAI
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel
 
 from ai_budget_callbacks.demo.loopback import Reply, ToolCall
+from tests.support import llama_versions
+
+if TYPE_CHECKING:  # not where core is too old for one that loads
+    from llama_index.llms.anthropic import Anthropic
+    from llama_index.llms.openai import OpenAIResponses
 
 __all__ = [
     "ASK",
@@ -91,6 +95,8 @@ def chat(far: Any, *gates: Any, **options: Any) -> OpenAI:
 
 def responses(far: Any, *gates: Any, **options: Any) -> OpenAIResponses:
     """The Responses API."""
+    from llama_index.llms.openai import OpenAIResponses
+
     settings = {"model": "gpt-4o-mini", "max_retries": 0, "timeout": 20} | _managed(options, gates or None)
     return OpenAIResponses(api_base=far.base_url, api_key="sk-loopback", **settings)
 
@@ -108,7 +114,9 @@ def like(far: Any, *gates: Any, **options: Any) -> OpenAILike:
 
 def claude(far: Any, *gates: Any, **options: Any) -> Anthropic:
     """llms-anthropic on the far end."""
-    settings = {"model": "claude-sonnet-4-5", "max_retries": 0, "max_tokens": 1000, "timeout": 20}
+    from llama_index.llms.anthropic import Anthropic
+
+    settings = {"model": llama_versions.CLAUDE, "max_retries": 0, "max_tokens": 1000, "timeout": 20}
     return Anthropic(base_url=far.anthropic_url, api_key="sk-loopback", **(settings | _managed(options, gates or None)))
 
 

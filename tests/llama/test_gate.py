@@ -29,6 +29,7 @@ from ai_budget_callbacks import Budget, BudgetExceeded, Price, PriceUnknown, tra
 from ai_budget_callbacks.demo.loopback import Reply
 from ai_budget_callbacks.llama_index.unmetered import forget_named
 from tests.llama.kit import ASK, QUESTION, City, chat, claude, embedding, no_handlers
+from tests.support import llama_versions
 from tests.support.audit import audit, read_back
 
 PAID = {"input_tokens": 1000, "output_tokens": 200}
@@ -156,6 +157,7 @@ def test_a_user_who_set_stream_options_keeps_them(serve, handler, ledger):
 
 
 def test_embeddings_from_the_cache_are_free(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_EMBEDDINGS_CACHE)
     far, gate = serve(Reply(input_tokens=5)), handler(Budget(usd="0.50"))
     model = embedding(far, gate, embeddings_cache=SimpleKVStore())
     for _ in range(2):
@@ -166,6 +168,7 @@ def test_embeddings_from_the_cache_are_free(serve, handler, ledger):
 
 
 def test_only_the_texts_that_are_not_cached_are_counted(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_EMBEDDINGS_CACHE)
     far, gate = serve(Reply(input_tokens=5)), handler(Budget(usd="0.50"))
     model = embedding(far, gate, embeddings_cache=SimpleKVStore())
     model.get_text_embedding("x" * 50)
@@ -193,6 +196,7 @@ async def test_a_batch_that_is_refused_in_the_middle_sends_and_holds_nothing(ser
 
 
 async def test_a_batch_of_which_one_request_fails_is_booked_as_unknown(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_EMBEDDING_RETRIES)
     far = serve([Reply(input_tokens=5), Reply(status=500, delay_s=0.3), Reply(input_tokens=5)])
     with pytest.raises(Exception, match="500"):
         await embedding(far, handler(Budget(usd="0.50"))).aget_text_embedding_batch(["a" * 40] * 6)
@@ -238,6 +242,7 @@ class _Limiter:
 
 
 def test_a_rate_limiter_that_stops_a_call_leaves_no_hold(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_RATE_LIMITER)
     far, gate = serve(ANSWER), handler(Budget(usd="0.50"))
     model = chat(far, gate)
     model.rate_limiter = _Limiter()
@@ -254,7 +259,7 @@ def test_a_gate_is_put_back_where_an_engine_replaced_the_manager(serve, handler,
     model = chat(far, gate)
     model.complete(QUESTION)
     synthesizer = get_response_synthesizer(llm=model)
-    assert gate not in model.callback_manager.handlers, "core 0.14 replaces the manager"
+    assert gate not in model.callback_manager.handlers, "core replaces the manager"
     synthesizer.synthesize(QUESTION, NODES)
     with pytest.raises(BudgetExceeded):
         synthesizer.synthesize(QUESTION, NODES)
@@ -390,6 +395,7 @@ class Slow(Anthropic):
 
 
 def test_a_refused_structured_call_does_not_stop_another_one_with_the_same_prompt(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_NATIVE_CLAUDE)
     far = serve(Reply(text='{"name": "Bonn"}', **PAID))
     prompt, own, refused = PromptTemplate("Name a city: {topic}"), meter(), []
     slow = Slow(base_url=far.anthropic_url, api_key="sk-loopback", model="claude-sonnet-4-5", max_retries=0)
@@ -416,6 +422,7 @@ def test_a_refused_structured_call_does_not_stop_another_one_with_the_same_promp
 
 
 async def test_native_structured_calls_share_one_limit(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_NATIVE_CLAUDE)
     far = serve(Reply(text='{"name": "Bonn"}', delay_s=0.1, **PAID))
     with suppress(BudgetExceeded):
         async with track(Budget(calls=3), meter=meter()):
@@ -427,6 +434,7 @@ async def test_native_structured_calls_share_one_limit(serve, meter, ledger):
 
 
 def test_a_native_structured_call_that_fails_costs_nothing(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_NATIVE_CLAUDE)
     far = serve(Reply(status=500))
     with pytest.raises(Exception, match="500"), track(Budget(usd="0.50"), meter=meter()):
         claude(far).structured_predict(City, PromptTemplate("x"))
@@ -434,6 +442,7 @@ def test_a_native_structured_call_that_fails_costs_nothing(serve, meter, ledger)
 
 
 def test_the_worst_case_of_a_native_structured_call_is_not_the_limit_it_ignores(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_NATIVE_CLAUDE)
     far = serve(Reply(text='{"name": "Bonn"}', **PAID))
     # llms-anthropic sends max_tokens=8192 there whatever the model was given: 8,192 x 15 per million is $0.12288 at least
     with pytest.raises(BudgetExceeded), track(Budget(usd="0.12"), meter=meter(reserve="worst_case")):

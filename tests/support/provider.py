@@ -20,6 +20,12 @@ FAR_PRICES = {
     "claude-sonnet-4-5": {
         "input": "3", "write_5m": "3.75", "write_1h": "6", "cached": "0.30", "output": "15", "web_search": "10000",
     },
+    "claude-sonnet-4-0": {
+        "input": "3", "write_5m": "3.75", "write_1h": "6", "cached": "0.30", "output": "15", "web_search": "10000",
+    },
+    "claude-3-5-sonnet-20241022": {
+        "input": "3", "write_5m": "3.75", "write_1h": "6", "cached": "0.30", "output": "15", "web_search": "10000",
+    },
     "claude-haiku-4-5": {
         "input": "1", "write_5m": "1.25", "write_1h": "2", "cached": "0.10", "output": "5", "web_search": "10000",
     },
