@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks.errors import BudgetExceeded, ConfigError
+from ai_budget_callbacks.locks import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ class Mark:
     taken_by: str | None = None
 
 
+_lock = ForkSafeLock()
 _mark: ContextVar[Mark | None] = ContextVar("ai_budget_mark", default=None)
 
 
@@ -92,21 +94,23 @@ def take_mark(framework: str, report: str) -> Mark | None:
         report: Its run or event id: all handlers of one report take the same mark.
     """
     mark = _mark.get()
-    if not _is_for(mark, framework) or mark is None or mark.taken_by not in {None, report}:
-        return None
-    mark.taken_by = report
+    with _lock:
+        if not _is_for(mark, framework) or mark is None or mark.taken_by not in {None, report}:
+            return None
+        mark.taken_by = report
     return mark
 
 
 def mark_waits(framework: str) -> bool:
-    """Whether a call of a wrapper around here waits for a report of this framework."""
+    """Whether a call of a wrapper around here hands its meters on to calls of this framework."""
     mark = _mark.get()
-    return _is_for(mark, framework) and mark is not None and mark.taken_by is None
+    return _is_for(mark, framework) and mark is not None and bool(mark.targets or mark.taken_by is None)
 
 
-def with_marked(targets: Sequence[Target], mark: Mark | None) -> list[Target]:
-    """Targets, and those that a mark hands on."""
-    more = () if mark is None else mark.targets
+def with_marked(targets: Sequence[Target], framework: str) -> list[Target]:
+    """Targets, and those that an open wrapper around here hands on: to each call made in it, the first or not."""
+    mark = _mark.get()
+    more = mark.targets if mark is not None and _is_for(mark, framework) else ()
     return [*targets, *(item for item in more if item not in targets)]
 
 

@@ -168,7 +168,7 @@ class CaptureHandler(NodeHandler):
         self.saw(call=True)
         runs = current_blocks()
         around = take_mark("langchain", str(run_id))  # a LlamaIndex call whose class wraps a LangChain model
-        targets = with_marked(self.targets(runs), around)
+        targets = with_marked(self.targets(runs), "langchain")
         if not targets:
             return
         # one object that all handlers of this event are given, and (an empty one too) no other event's

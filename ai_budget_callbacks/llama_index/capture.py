@@ -159,7 +159,7 @@ class GateHandler(BaseCallbackHandler):
         """Check and hold before the request. A raise here means nothing is sent."""
         if event_type in _TOLD and event_id not in self._reports:
             span = span_tree.current()
-            span_tree.note_report(span)
+            span_tree.note_report(span, inner=event_type == CBEventType.EMBEDDING)
             self.saw(call=True)
             if not is_shell(span, payload or {}):
                 runs = current_blocks()
@@ -182,7 +182,8 @@ class GateHandler(BaseCallbackHandler):
         self._reports[report.id] = report
         report.gates.append(self)
         try:
-            targets = with_marked(targets, self._join(report))
+            self._join(report)
+            targets = with_marked(targets, "llama_index")
             if targets:
                 call = self._call(report, start, runs, targets[0].meter)
                 outer = self._ongoing.get(report.call_id)
@@ -212,12 +213,11 @@ class GateHandler(BaseCallbackHandler):
         """Nothing of it will be sent."""
         self._reports.pop(report.id, None)
 
-    def _join(self, report: Report) -> Mark | None:
+    def _join(self, report: Report) -> None:
         """A call of the other framework around this one, whose class is a known wrapper, is the same request."""
         mark = take_mark("llama_index", report.id)
         if mark is not None and report.call_id != mark.call_id:
             report.call_id, report.origin = mark.call_id, mark.origin
-        return mark
 
     def _call(self, report: Report, start: Start, runs: tuple[Block, ...], meter: Meter) -> Call:
         instance = start.instance
@@ -316,7 +316,7 @@ class GateHandler(BaseCallbackHandler):
         """A report ends with an exception; it is the one the caller must see, so nothing is raised over it."""
         if isinstance(error, Refusal):
             self.note(error)
-        failure = judged(error, report.last)
+        failure = judged(error, report.last, report.seen)
         try:
             self.end(report, lambda _: failure.outcome, failure.reason)
         except AIBudgetError as crossing:
@@ -389,9 +389,19 @@ class GateHandler(BaseCallbackHandler):
         """Book a request that no event reported, after it was made."""
         runs = current_blocks()
         targets = self.targets(runs)
-        if targets:
-            report = Report(id=span.id, kind="llm", call_id=span.id, span=span, origin=object())
-            self.book_spent(self._call(report, start, runs, targets[0].meter), outcome, targets)
+        if not targets:
+            return
+        report = Report(id=span.id, kind="llm", call_id=span.id, span=span, origin=object())
+        call = self._call(report, start, runs, targets[0].meter)
+        outcome = replace(outcome, hidden_reasoning=reasons_out_of_sight(call.provider, call.model))
+        for target in targets:
+            try:
+                opened = begin(call, target, runs, mark=report.origin, forget=lambda: None)
+            except Refusal as refusal:  # it was sent all the same; whoever asked for the limit must hear of it
+                self.note(refusal)
+                self.book_spent(call, outcome, [target])
+                continue
+            self._finish(_Ongoing(call, [(target.meter, opened)]), outcome, "")
 
     def book_spent(self, call: Call, outcome: Outcome | None, targets: Sequence[Target]) -> None:
         """Book a request that nothing could hold or refuse before it was sent."""

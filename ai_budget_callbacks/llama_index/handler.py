@@ -39,8 +39,8 @@ class BudgetCallbackHandler(AttachedHandler, GateHandler):
     _framework = "llama_index"
     _unseen = (
         "This handler has seen no LlamaIndex event, so it counts and limits nothing. Set Settings.callback_manager = "
-        "CallbackManager([handler]) before models and indexes are made; an engine replaces the manager of a model that "
-        "was given its own. track() and install() reach every model."
+        "CallbackManager([handler]) before models and indexes are made, or give a model callback_manager=. "
+        "track() and install() reach every model."
     )
 
     def __init__(self, *budgets: Budget | Meter, **meter_options: Any) -> None:

@@ -18,6 +18,7 @@ __all__ = ["LIMITS", "client_url", "client_word", "is_openai", "model_name", "pa
 LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "num_predict")
 """Names under which a bound on output tokens is set."""
 
+_GOOGLE = "llama_index.llms.google_genai"
 _OPENAI = "llama_index.llms.openai.base"
 _URL_FIELDS = ("api_base", "base_url", "azure_endpoint", "endpoint_url")
 # what may be set on a model and goes into its requests
@@ -86,6 +87,7 @@ def params_of(instance: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         given: The call's keyword arguments.
     """
     own = _own(instance)
+    given = {**given, **_of_gemini(given.get("generation_config"))}
     limits = {name: own[name] for name in LIMITS if name in own}
     extra = said(instance, "additional_kwargs") or {}
     tools = [tool for source in (own, extra, given) for name in _TOOL_NAMES for tool in _plain(source.get(name))]
@@ -109,9 +111,34 @@ def _own(instance: Any) -> dict[str, Any]:
             found[name] = value
     if said(instance, "cache_idx") is not None:  # llms-anthropic marks messages itself
         found["cache_control"] = True
+    if any(base.__module__.startswith(_GOOGLE) for base in type(instance).__mro__):
+        found |= _of_gemini(getattr(instance, "_generation_config", None))
+        found |= _of_gemini(
+            {"tools": [said(instance, "built_in_tool")], "cached_content": said(instance, "cached_content")}
+        )
     if said(instance, "track_previous_responses"):  # the server adds what was said before
         found["previous_response_id"] = True
     return found
+
+
+def _of_gemini(config: Any) -> dict[str, Any]:
+    """What Gemini's configuration asks for, by the names other providers have (google-genai 2.34)."""
+    if hasattr(config, "model_dump"):
+        config = config.model_dump(exclude_none=True)
+    if not isinstance(config, dict):
+        return {}
+    tools = [tool for tool in config.get("tools") or () if tool]
+    found = {
+        "n": config.get("candidate_count"),
+        "max_output_tokens": config.get("max_output_tokens"),
+        "thinking": config.get("thinking_config"),
+        "system": str(config["system_instruction"]) if config.get("system_instruction") else None,
+        "previous_response_id": config.get("cached_content"),  # text of unknown length
+        "tools": [
+            {"type": "web_search"} if "google_search" in str(tool) else {"type": "code_execution"} for tool in tools
+        ],
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _plain(tools: Any) -> Sequence[Any]:

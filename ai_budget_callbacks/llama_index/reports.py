@@ -37,7 +37,7 @@ class Report:
         has_inner: Whether another report of the same request came from inside it.
         is_open: Whether its end has not come.
         last: The latest chunk of its stream.
-        chunks: How many chunks came.
+        seen: Bytes of its chunks' text.
         texts: Texts of an embedding request that are not in its cache.
         counted: Whether those are known.
         gates: Gates that were told of its start.
@@ -53,7 +53,7 @@ class Report:
     has_inner: bool = False
     is_open: bool = True
     last: Any = None
-    chunks: int = 0
+    seen: int = 0
     texts: tuple[str, ...] = ()
     counted: bool = False
     gates: list[GateHandler] = field(default_factory=list)

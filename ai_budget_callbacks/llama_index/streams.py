@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ask_for_usage", "sends_when_read"]
 
 _STREAMS = frozenset({"stream_chat", "astream_chat", "stream_complete", "astream_complete"})
+_RESPONSES = "llama_index.llms.openai.responses"
 # their servers may not know the option
 _NOT_OPENAI = frozenset({"llama_index.llms.openai_like.base"})
 
@@ -39,7 +40,7 @@ def ask_for_usage(span: Span | None, payload: Mapping[str, Any]) -> None:
 def sends_when_read(instance: Any) -> bool:
     """Whether a stream of a model sends its request only when its first chunk is asked for.
 
-    Measured: llms-openai does, chat and completions, sync and async; its Responses and llms-anthropic send when the
-    stream is made. Of others it is not known.
+    Measured: llms-openai does, chat, completions and Responses, sync and async; llms-anthropic sends when the stream is
+    made. Of others it is not known.
     """
-    return is_openai(instance)
+    return is_openai(instance) or any(base.__module__ == _RESPONSES for base in type(instance).__mro__)

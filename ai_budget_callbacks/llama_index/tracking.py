@@ -33,10 +33,11 @@ from ai_budget_callbacks.llama_index.unmetered import (
     is_structured,
     start_structured,
 )
-from ai_budget_callbacks.llama_index.workarounds import carry_context, put_first
+from ai_budget_callbacks.llama_index.workarounds import before_replaced, carry_context, put_first
 from ai_budget_callbacks.marks import mark_waits
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.scope import installed
+from ai_budget_callbacks.sizes import shown_size
 
 if TYPE_CHECKING:
     import inspect
@@ -116,9 +117,11 @@ class _Chunks(BaseEventHandler):
             report = _streams.get(event.span_id or "")
             if report is not None:
                 report.last = event.response
+                report.seen += shown_size(getattr(event.response, "delta", None) or "")
 
 
 _streams: weakref.WeakValueDictionary[str, Report] = weakref.WeakValueDictionary()
+_of_settings: weakref.WeakSet[GateHandler] = weakref.WeakSet()
 # gates of a model's manager, by the model; a manager that was replaced gets them back
 _known: dict[int, tuple[weakref.ref[Any], Any, tuple[GateHandler, ...]]] = {}
 
@@ -140,8 +143,9 @@ def _gates(instance: Any) -> tuple[GateHandler, ...]:
 
 
 def _in_settings(gate: GateHandler) -> bool:
-    """Whether a gate is one of the process's settings: those give it to a model, and may take it away again."""
-    return any(item is gate for item in Settings.callback_manager.handlers)
+    """Whether a gate is, or was, one of the process's settings: those give it to a model, and take it away again."""
+    _of_settings.update(item for item in Settings.callback_manager.handlers if isinstance(item, GateHandler))
+    return gate in _of_settings
 
 
 def _remember(instance: Any, manager: Any, gates: tuple[GateHandler, ...]) -> None:
@@ -186,10 +190,10 @@ def _end(span: Span, result: Any, error: BaseException | None) -> None:
     stream = isinstance(result, (Generator, AsyncGenerator))
     if any(report.id == span.id for report in span.reports):
         end_structured(span, result, error)
-    elif error is not None:
+    elif span.reports and error is not None:
         _drop(span, error)
     elif not span.reported:
-        book_undecorated(span, _gates(span.instance), result)
+        book_undecorated(span, _gates(span.instance), result, error)
     if stream:
         for report in span.reports:
             _streams[span.id] = report
@@ -200,7 +204,7 @@ def _end(span: Span, result: Any, error: BaseException | None) -> None:
 def _drop(span: Span, error: BaseException) -> None:
     """Reports that got no end event: of a model none was sent, of a batch of embeddings some may be billed."""
     left = [report for report in span.reports if report.is_open]
-    unsent = isinstance(span.instance, BaseLLM) or isinstance(error, Refusal)
+    unsent = isinstance(span.instance, BaseLLM) or (isinstance(error, Refusal) and error.entry is None)
     for report in left:
         for gate in report.gates:
             if unsent:
@@ -238,3 +242,5 @@ def attach() -> None:
         root.add_span_handler(_Watch())
         root.add_event_handler(_Chunks())
         carry_context()
+        for kind in (BaseLLM, BaseEmbedding):
+            before_replaced(kind, _gates)

@@ -114,11 +114,16 @@ class SpanTree:
         """The span that runs here."""
         return self._open.get(active_span_id.get() or "")
 
-    def note_report(self, span: Span | None) -> None:
-        """A callback event came from a span: those around it need no other report."""
+    def note_report(self, span: Span | None, *, inner: bool) -> None:
+        """A callback event came from a span: those around it need no other report.
+
+        Args:
+            span: The span.
+            inner: It is of another kind than those around it may be, and says nothing of them.
+        """
         if span is not None:
             span.reported = True
-            for around in self.around(span):
+            for around in () if inner else self.around(span):
                 around.reported = True
 
     def around(self, span: Span | None) -> Iterator[Span]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncGenerator, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.base import BaseLLM
@@ -18,12 +19,12 @@ from llama_index.core.base.llms.types import ChatMessage, ImageBlock
 from llama_index.core.llms.structured_llm import StructuredLLM
 
 from ai_budget_callbacks.blocks import current_blocks
-from ai_budget_callbacks.errors import AIBudgetError
+from ai_budget_callbacks.errors import AIBudgetError, ConfigError
 from ai_budget_callbacks.llama_index.capture import GateHandler, Start
 from ai_budget_callbacks.llama_index.extract import result_size
-from ai_budget_callbacks.llama_index.models import LIMITS
+from ai_budget_callbacks.llama_index.failures import judged
+from ai_budget_callbacks.llama_index.models import LIMITS, is_openai
 from ai_budget_callbacks.llama_index.reports import Report, open_report
-from ai_budget_callbacks.llama_index.streams import sends_when_read
 from ai_budget_callbacks.llama_index.tree import span_tree
 from ai_budget_callbacks.llama_index.workarounds import refuse_prompt, take_back
 from ai_budget_callbacks.locks import ForkSafeLock
@@ -88,11 +89,15 @@ def start_structured(span: Span, gates: Sequence[GateHandler]) -> None:
         except AIBudgetError as error:
             _refuse(span, error)
             return
+        except Exception as fault:  # ours; a span handler's would be swallowed, and the call sent uncounted
+            log.exception("A structured call could not be held for and is refused.")
+            _refuse(span, ConfigError(f"This call could not be counted ({type(fault).__name__}); nothing was sent."))
+            return
 
 
 def _start(span: Span) -> Start:
     given = {"response_format": span.arguments.get("output_cls"), **(span.arguments.get("llm_kwargs") or {})}
-    if not sends_when_read(span.instance):  # native paths have limits of their own (llms-anthropic 0.12.3: 8,192)
+    if not is_openai(span.instance):  # native paths have limits of their own (llms-anthropic 0.12.3: 8,192)
         given = {**dict.fromkeys(LIMITS), **given}
     return Start(payload={}, given=given, messages=_messages(span), instance=span.instance)
 
@@ -150,8 +155,7 @@ def end_structured(span: Span, result: Any, error: BaseException | None) -> None
         elif report.has_inner or _made_by_core(result):
             gate.end(report, lambda _: None, "what is inside it is counted")
         elif not isinstance(result, (Generator, AsyncGenerator)):
-            outcome = Outcome(kind="answer", output_bytes=result_size(result), reason=_NO_USAGE, response=result)
-            _quietly(gate, report, outcome)
+            _quietly(gate, report, result)
     if not report.has_inner and error is None and not _made_by_core(result):
         _name(span, "reports no event for it")
 
@@ -162,15 +166,25 @@ def _made_by_core(result: Any) -> bool:
     return code is not None and f"{os.sep}llama_index{os.sep}core{os.sep}" in code.co_filename
 
 
-def _quietly(gate: GateHandler, report: Report, outcome: Outcome) -> None:
-    """Nothing can be raised from a span; a crossing is noted and closes."""
+def _quietly(gate: GateHandler, report: Report, result: Any) -> None:
+    """Book what was returned. Nothing can be raised from a span; a crossing is noted and closes."""
+
+    def seen(ongoing: Any) -> Outcome:
+        return replace(_visible(result), hidden_reasoning=ongoing.hidden_reasoning)
+
     try:
-        gate.end(report, lambda _: outcome)
+        gate.end(report, seen)
     except AIBudgetError as crossing:
         log.debug("%s", crossing)
 
 
-def book_undecorated(span: Span, gates: Sequence[GateHandler], result: Any) -> None:
+def _visible(result: Any) -> Outcome:
+    if isinstance(result, (Generator, AsyncGenerator)):
+        return Outcome(kind="unknown", reason=_NO_USAGE)
+    return Outcome(kind="answer", output_bytes=result_size(result), reason=_NO_USAGE, response=result)
+
+
+def book_undecorated(span: Span, gates: Sequence[GateHandler], result: Any, error: BaseException | None) -> None:
     """Book a call of a model class that reports no event, after it was made."""
     if not gates or span.method not in _CALLS or span.reported:
         return
@@ -182,9 +196,9 @@ def book_undecorated(span: Span, gates: Sequence[GateHandler], result: Any) -> N
     start = Start(
         payload={}, given=given, messages=messages if messages is not None else [prompt or ""], instance=span.instance
     )
-    outcome = Outcome(kind="answer", output_bytes=result_size(result), reason=_NO_USAGE, response=result)
-    if isinstance(result, (Generator, AsyncGenerator)):
-        outcome = Outcome(kind="unknown", reason=_NO_USAGE)
+    outcome = _visible(result) if error is None else judged(error).outcome
+    if outcome is None:  # it was not generated
+        return
     for gate in gates:
         gate.book_unreported(span, start, outcome)
     _name(span, "has no llm_chat_callback() or llm_completion_callback() on it, so LlamaIndex reports no event")

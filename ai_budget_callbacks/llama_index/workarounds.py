@@ -2,8 +2,9 @@
 
 1. No event tells which instance a callback event comes from, and none tells that a stream was dropped unread: both
    are read from spans, whose handlers get the instance and the result (llama-index-core 0.12 to 0.14).
-2. Engines replace the callback manager of a model they are given (`BaseSynthesizer.__init__`, run-llama/llama_index
-   issue 16311): the gates are put back when the model's next method starts (`put_first`).
+2. Engines replace the callback manager of a model they are given (run-llama/llama_index issue 16311): the gates are
+   remembered before that (`before_replaced`), and put back when the model's next method
+   starts (`put_first`).
 3. Provider-native `structured_predict` sends without any event, and a span handler cannot raise (`Dispatcher` swallows
    every exception): the prompt it is about to format refuses instead (`refuse_prompt`).
 4. `dispatcher.span` gives a span's id to its handlers and keeps the current one in a ContextVar; that ContextVar has
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 
-__all__ = ["active_span_id", "carry_context", "put_first", "refuse_prompt", "take_back"]
+__all__ = ["active_span_id", "before_replaced", "carry_context", "put_first", "refuse_prompt", "take_back"]
 
 
 def put_first(instance: Any, gates: Sequence[BaseCallbackHandler], *, everywhere: BaseCallbackHandler) -> None:
@@ -63,6 +64,26 @@ def _with_handlers(handlers: Iterable[BaseCallbackHandler]) -> CallbackManager:
     manager = CallbackManager([])
     manager.set_handlers(list(handlers))
     return manager
+
+
+def before_replaced(kind: Any, known: Callable[[Any], object]) -> None:
+    """Have a model looked at before its callback manager is replaced. Once for the process and each kind.
+
+    Engines, indexes and response synthesizers assign another manager to the models they are given, before any method
+    of the model ran (`resolve_llm`, `resolve_embed_model`, `BaseSynthesizer.__init__`; core 0.12 to 0.14).
+
+    Args:
+        kind: The base class of the models.
+        known: Remembers the gates of a model.
+    """
+    original = kind.__setattr__
+
+    def set_attribute(self: Any, name: str, value: Any) -> None:
+        if name == "callback_manager":
+            known(self)
+        original(self, name, value)
+
+    kind.__setattr__ = set_attribute
 
 
 def refuse_prompt(prompt: Any, refuses: Callable[[], None]) -> None:

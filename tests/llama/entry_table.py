@@ -344,15 +344,6 @@ async def _(world: World) -> Any:
 # -- installations
 
 INSTALLATIONS = ("track()", "install()", "Settings", "callback_manager=")
-# an engine replaces the manager of a model before the model's first method (facts/llamaindex.md 4.2, 13)
-LOST = {
-    "VectorStoreIndex.from_documents",
-    "response synthesizer",
-    "tree_summarize",
-    "simple chat engine",
-    "SubQuestionQueryEngine",
-    "SubQuestionQueryEngine async",
-}
 
 
 @dataclass

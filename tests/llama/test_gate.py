@@ -28,7 +28,7 @@ from pydantic import PrivateAttr
 from ai_budget_callbacks import Budget, BudgetExceeded, Price, PriceUnknown, track
 from ai_budget_callbacks.demo.loopback import Reply
 from ai_budget_callbacks.llama_index.unmetered import forget_named
-from tests.llama.kit import ASK, QUESTION, City, chat, claude, embedding, no_handlers
+from tests.llama.kit import ASK, QUESTION, City, chat, claude, embedding, index_of, no_handlers, script
 from tests.support import llama_versions
 from tests.support.audit import audit, read_back
 
@@ -266,10 +266,26 @@ def test_a_gate_is_put_back_where_an_engine_replaced_the_manager(serve, handler,
     audit(far, ledger, requests=2, entries=2, usd="0.00054")
 
 
-def test_a_handler_that_lost_its_model_before_the_first_call_says_so(serve, handler, ledger, caplog):
+def test_a_gate_is_put_back_even_where_the_model_had_no_call_before(serve, handler, ledger):
     far, gate = serve(ANSWER), handler(Budget(calls=1))
-    get_response_synthesizer(llm=chat(far, gate)).synthesize(QUESTION, NODES)
-    assert len(far.requests) == 1
+    synthesizer = get_response_synthesizer(llm=chat(far, gate))
+    synthesizer.synthesize(QUESTION, NODES)
+    with pytest.raises(BudgetExceeded):
+        synthesizer.synthesize(QUESTION, NODES)
+    audit(far, ledger, requests=1, entries=1, usd="0.00027")
+
+
+def test_an_index_over_models_with_a_handler_in_their_constructors_is_limited(serve, handler, ledger):
+    far, gate = serve(script), handler(Budget(calls=2))
+    engine = index_of(embedding(far, gate)).as_query_engine(llm=chat(far, gate))
+    with pytest.raises(BudgetExceeded):
+        engine.query(QUESTION)
+    audit(far, ledger, requests=2, entries=2, exact=False)
+
+
+def test_a_handler_that_is_attached_nowhere_says_so(serve, handler, caplog):
+    far, gate = serve(ANSWER), handler(Budget(calls=1))
+    chat(far).chat(ASK)
     with caplog.at_level(logging.WARNING, logger="ai_budget_callbacks"):
         assert gate.summary().calls == 0
     assert "has seen no LlamaIndex event" in caplog.text
@@ -354,8 +370,8 @@ def test_a_model_without_decorators_is_counted_after_the_fact_and_named(serve, m
 def test_a_model_without_decorators_and_without_a_price_is_on_the_books_and_then_refused(serve, meter, ledger):
     far = serve(ANSWER)
     own = meter()
-    with track(Budget(usd="0.50"), meter=own):
-        _undecorated(far).chat(ASK)
+    with pytest.raises(PriceUnknown), track(Budget(usd="0.50"), meter=own):
+        _undecorated(far).chat(ASK)  # it is sent; the block tells
     books = audit(far, ledger, requests=1, entries=1, exact=False)
     assert (books.statuses, books.one()["booked_pico"]) == (["unpriced"], None)
     with pytest.raises(PriceUnknown), track(Budget(usd="0.50"), meter=own):

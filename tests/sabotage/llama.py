@@ -72,8 +72,8 @@ LLAMA = (
         (
             (
                 INDEX + "streams.py",
-                "    return is_openai(instance)",
-                "    return True",
+                "    return is_openai(instance) or any(",
+                "    return True or any(",
             ),
         ),
     ),
@@ -105,7 +105,13 @@ LLAMA = (
         "li-batch-released",
         "of a batch of which one request failed the others, which are billed, are given back",
         GATE + "test_a_batch_of_which_one_request_fails_is_booked_as_unknown",
-        ((INDEX + "tracking.py", "isinstance(span.instance, BaseLLM) or isinstance(error, Refusal)", "True"),),
+        (
+            (
+                INDEX + "tracking.py",
+                "isinstance(span.instance, BaseLLM) or (isinstance(error, Refusal) and error.entry is None)",
+                "True",
+            ),
+        ),
     ),
     Sabotage(
         "li-stopped-keeps-hold",
@@ -165,7 +171,7 @@ LLAMA = (
         "marks-ignored",
         "a request that both frameworks report is booked twice",
         MIXED + "test_a_registered_wrapper_and_what_it_wraps_are_one_request",
-        (("marks.py", "    mark.taken_by = report\n    return mark", "    return None"),),
+        (("marks.py", "        mark.taken_by = report\n    return mark", "    return None"),),
     ),
     Sabotage(
         "marks-for-ever",
@@ -177,7 +183,13 @@ LLAMA = (
         "marks-drop-targets",
         "a wrapper without a price of its own escapes the budgets of its own framework",
         MIXED + "test_handlers_of_both_frameworks_share_the_entry",
-        (("marks.py", "    more = () if mark is None else mark.targets\n", "    more = ()\n"),),
+        (
+            (
+                "marks.py",
+                "    more = mark.targets if mark is not None and _is_for(mark, framework) else ()\n",
+                "    more = ()\n",
+            ),
+        ),
     ),
     Sabotage(
         "li-gemini-images",
