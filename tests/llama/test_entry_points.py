@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.llama.entry_table import INSTALLATIONS, LOST, WAYS, go
+from tests.support import llama_versions
 
 EVERYWHERE = [(way, installation) for installation in INSTALLATIONS for way in WAYS]
 
@@ -15,6 +16,7 @@ def _lost(way, installation):
 
 @pytest.mark.parametrize(("way", "installation"), EVERYWHERE, ids=lambda item: str(item))
 def test_nothing_is_sent_once_a_budget_is_used_up(way, installation, tmp_path):
+    llama_versions.needs(way.lacks)
     seen = go(way, installation, tmp_path / "spend.db", used_up=True)
     if _lost(way, installation):  # docs/limits.md: an engine replaced the manager before the model's first method
         assert seen.sent == 1, "the hole that docs/limits.md states is gone: take the way off the list"
@@ -30,6 +32,7 @@ def test_nothing_is_sent_once_a_budget_is_used_up(way, installation, tmp_path):
 @pytest.mark.parametrize("installation", ["track()", "Settings"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_every_request_is_one_entry(way, installation, tmp_path):
+    llama_versions.needs(way.lacks)
     seen = go(way, installation, tmp_path / "spend.db", used_up=False)
     assert seen.sees == "returns", "the way itself must work"
     assert seen.sent == way.requests
