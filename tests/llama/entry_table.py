@@ -28,7 +28,7 @@ from ai_budget_callbacks.llama_index import BudgetCallbackHandler
 from ai_budget_callbacks.scope import reinstall
 from tests.llama import kit
 from tests.llama.kit import ASK, QUESTION, City
-from tests.llama.workflows import OneStep
+from tests.llama.own_workflows import OneStep
 from tests.support import llama_versions
 from tests.support.audit import read_back
 from tests.support.llama_versions import LACKS_AGENTS, LACKS_RESPONSES, agents

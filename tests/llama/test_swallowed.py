@@ -19,7 +19,7 @@ from ai_budget_callbacks import Budget, BudgetExceeded, track
 from ai_budget_callbacks.demo.loopback import Reply, ToolCall
 from tests.llama.entry_table import sub_questions
 from tests.llama.kit import QUESTION, City, chat, index_of, script
-from tests.llama.workflows import Retried
+from tests.llama.own_workflows import Retried
 from tests.support import llama_versions
 from tests.support.audit import audit
 from tests.support.llama_versions import LACKS_AGENTS, agents
