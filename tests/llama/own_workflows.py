@@ -5,7 +5,7 @@ from typing import Any
 from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 from llama_index.core.workflow.retry_policy import ConstantDelayRetryPolicy
 
-__all__ = ["OneStep", "Retried"]
+__all__ = ["OneStep", "Retried", "SyncStep"]
 
 
 class OneStep(Workflow):
@@ -26,3 +26,13 @@ class Retried(Workflow):
     @step(retry_policy=ConstantDelayRetryPolicy(delay=0.01, maximum_attempts=4))
     async def ask(self, ev: StartEvent) -> StopEvent:
         return StopEvent(result=str(await self.llm.acomplete(ev.question)))
+
+
+class SyncStep(Workflow):
+    """Asks its model once, in a thread."""
+
+    llm: Any = None
+
+    @step
+    def ask(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=str(self.llm.complete(ev.question)))

@@ -12,6 +12,7 @@ from llama_index.core.tools import FunctionTool
 from ai_budget_callbacks import Budget, BudgetExceeded, track
 from ai_budget_callbacks.demo.loopback import Reply
 from tests.llama.kit import QUESTION, chat, embedding, index_of, script
+from tests.llama.own_workflows import SyncStep
 from tests.support import llama_versions
 from tests.support.audit import audit, read_back
 from tests.support.llama_versions import LACKS_AGENTS, agents
@@ -98,6 +99,17 @@ async def test_a_sync_tool_in_a_thread_belongs_to_its_run(serve, meter, ledger):
     assert books.column("run_id") == [run.id] * 3
     assert books.column("agent")[0] == "helper"
     assert books.column("tool")[1] == "look_up"
+
+
+async def test_a_sync_step_in_a_thread_belongs_to_its_run(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_STEP_CONTEXT)
+    far = serve(script)
+    workflow = SyncStep()
+    workflow.llm = chat(far)
+    async with track(meter=meter(), user="erin") as run:
+        await workflow.run(question=QUESTION)
+    entry = audit(far, ledger, requests=1, entries=1, usd="0.00027").one()
+    assert (entry["run_id"], entry["user"], entry["node"]) == (run.id, "erin", "ask")
 
 
 async def test_two_runs_of_one_agent_at_once_stay_apart(serve, meter, ledger):

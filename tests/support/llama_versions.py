@@ -32,8 +32,10 @@ except ImportError:
 
 try:
     _WORKFLOWS_WRAP = not since("llama-index-workflows", 2)
-except PackageNotFoundError:  # before core 0.12.45 they are a part of it, and let errors through
-    _WORKFLOWS_WRAP = False
+    _STEPS_KEEP_CONTEXT, _WORKFLOWS = since("llama-index-workflows", 2, 9), "llama-index-workflows"
+except PackageNotFoundError:  # they are a part of core 0.12.0, and let errors through
+    _WORKFLOWS_WRAP = _STEPS_KEEP_CONTEXT = False
+    _WORKFLOWS = "llama-index-core"
 
 __all__ = [
     "CHATS_FROM_A_THREAD",
@@ -47,6 +49,7 @@ __all__ = [
     "LACKS_NATIVE_CLAUDE",
     "LACKS_RATE_LIMITER",
     "LACKS_RESPONSES",
+    "LACKS_STEP_CONTEXT",
     "REFUSED_IN_WORKFLOW",
     "RESPONSES_ARE_NATIVE",
     "SPANS_NAME_CLASSES",
@@ -93,3 +96,4 @@ LACKS_EMBEDDING_RETRIES = lacks(
 LACKS_NATIVE_CLAUDE = lacks("llama-index-llms-anthropic", "native structured output", has=CLAUDE_IS_NATIVE)
 LACKS_RATE_LIMITER = lacks("llama-index-core", "LLM(rate_limiter=)", has="rate_limiter" in BaseLLM.model_fields)
 LACKS_RESPONSES = lacks("llama-index-llms-openai", "OpenAIResponses", has=OpenAIResponses)
+LACKS_STEP_CONTEXT = lacks(_WORKFLOWS, "context of the caller in the threads of sync steps", has=_STEPS_KEEP_CONTEXT)
