@@ -42,6 +42,17 @@ def documented_world(tmp_path_factory):
         patch.chdir(folder)
         yield provider
         reinstall(before)
+        _forget_settings()
+
+
+def _forget_settings():
+    """No page leaves its handlers or models in LlamaIndex's process-wide settings."""
+    from llama_index.core import Settings
+    from llama_index.core.callbacks import CallbackManager
+
+    Settings.callback_manager = CallbackManager()
+    Settings.callback_manager.set_handlers([])
+    Settings._llm = Settings._embed_model = None  # noqa: SLF001 - it has no way to forget them
 
 
 def run_python(example):

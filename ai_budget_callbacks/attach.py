@@ -13,6 +13,8 @@ from typing import Any
 
 import wrapt
 
+from ai_budget_callbacks.errors import ConfigError
+
 __all__ = ["attach_frameworks"]
 
 # framework's package → module whose attach() connects it to track() and install()
@@ -26,7 +28,11 @@ _done = False
 
 
 def attach_frameworks() -> None:
-    """Connect `track()` and `install()` to every supported framework. Idempotent."""
+    """Connect `track()` and `install()` to every supported framework. Idempotent.
+
+    Raises:
+        ConfigError: One that is imported cannot be attached to; one imported later says so at its import.
+    """
     global _done  # noqa: PLW0603 - once for the process
     with _lock:
         if _done:
@@ -36,5 +42,12 @@ def attach_frameworks() -> None:
         wrapt.register_post_import_hook(functools.partial(_attach, adapter), framework)
 
 
-def _attach(adapter: str, _framework: Any) -> None:
-    importlib.import_module(adapter).attach()
+def _attach(adapter: str, framework: Any) -> None:
+    try:
+        importlib.import_module(adapter).attach()
+    except Exception as error:
+        raise ConfigError(
+            f"track() and install() cannot be attached to {framework.__name__}, so its calls would not be counted: "
+            f"{type(error).__name__}: {error}. Install a supported version (docs/limits.md), or do not import it "
+            "in a process that uses them."
+        ) from error

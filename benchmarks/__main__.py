@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import books, chains
+from benchmarks import books, chains, engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,17 +101,17 @@ def threads(where: Path) -> None:
         print(f"{count:42} {rate:10.0f} {rate / rates[1]:12.2f}x")
 
 
-def chain_table(where: Path) -> None:
-    """A chain in four ways, without a handler, with others', with ours."""
+def handler_table(what: str, module: Any, where: Path) -> None:
+    """One call in four ways, without a handler, with others', with ours."""
     loop = asyncio.new_event_loop()
     found: dict[str, dict[str, float]] = {}
-    named = chains.handlers(where)
-    for way in chains.WAYS:
-        found[way] = medians({name: chains.runner(way, handler, loop) for name, handler in named.items()}, 60)
+    named = module.handlers(where)
+    for way in module.WAYS:
+        found[way] = medians({name: module.runner(way, handler, loop) for name, handler in named.items()}, 60)
     loop.close()
-    print(f"\n{'one call of a chain, µs (over no handler)':42}" + "".join(f"{way:>18}" for way in chains.WAYS))
+    print(f"\n{what:42}" + "".join(f"{way:>18}" for way in module.WAYS))
     for name in named:
-        cells = (f"{found[way][name]:.0f} (+{found[way][name] - found[way]['none']:.0f})" for way in chains.WAYS)
+        cells = (f"{found[way][name]:.0f} (+{found[way][name] - found[way]['none']:.0f})" for way in module.WAYS)
         print(f"{name:42}" + "".join(f"{cell:>18}" for cell in cells) + ("  goal +150" if name == "ours" else ""))
 
 
@@ -120,7 +120,8 @@ def main() -> None:
     try:
         layers(where)
         threads(where)
-        chain_table(where)
+        handler_table("a LangChain chain, µs (over no handler)", chains, where)
+        handler_table("a LlamaIndex model, µs (over no handler)", engines, where)
         bare, ours = imports()
         print(f"\n{'import over bare Python, ms':42} {ours - bare:10.1f} {'':13}  ≤ 50 ms")
     finally:

@@ -1,4 +1,4 @@
-"""`ai-budget demo`: the real ChatOpenAI and a real agent, a provider on loopback, and a limit that holds.
+"""`ai-budget demo`: real clients and real agents of both frameworks, a provider on loopback, and a limit that holds.
 
 Everything but the provider is what a user runs. It fails when our total and the provider's own bill differ by as
 much as the last digit.
@@ -12,6 +12,8 @@ import shlex
 import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 from ai_budget_callbacks import Budget, BudgetExceeded, Meter
+from ai_budget_callbacks.demo.llama import query_and_agent
 from ai_budget_callbacks.demo.loopback import LoopbackProvider, RecordedRequest, Reply, ToolCall
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
 
@@ -40,6 +43,9 @@ def search(query: str) -> str:
 
 def _never_done(request: RecordedRequest) -> Reply:
     """A model that always wants one more page: the loop that burns money."""
+    if not request.body.get("tools"):
+        embeds = request.path.endswith("/embeddings")
+        return Reply() if embeds else Reply(text="Plans.", input_tokens=180, output_tokens=20)
     call = ToolCall(name="search", arguments={"query": f"budgets, page {request.number}"})
     return Reply(text="", tool_calls=(call,), input_tokens=640 + 90 * (request.number % 7), output_tokens=60)
 
@@ -93,19 +99,47 @@ def _loopback(path: str, provider: LoopbackProvider) -> int:
     crossing = BudgetCallbackHandler(Budget(usd="0.0005", at_limit="raise"), ledger=path, reserve="none")
     crossed = _crossed(crossing, provider)
 
-    print("\n3. What it cost, by step, agent, tool, model and user.")
-    print(handler.summary())
+    print("\n3. LlamaIndex on the same meter, in track(Budget(usd='0.002')): a query engine, then the agent.")
+    both = query_and_agent(meter, provider, model=MODEL)
 
-    ours = handler.summary().cost_usd + crossing.summary().cost_usd
-    theirs = provider.billed_usd
-    print("\n4. Our ledger beside the provider's own bill.")
-    print(f"   ledger:   ${ours:f}  in {handler.summary().calls + crossing.summary().calls} entries")
-    print(f"   provider: ${theirs.normalize():f}  in {len(provider.bill)} responses")
-    equal = ours == theirs
+    print("\n4. What the meter counted, by step, agent, tool, model and user.")
+    print(meter.summary())
+
+    print("\n5. Our ledger beside the provider's own bill.")
+    chats, embeddings = (_sides(path, provider, is_chat=is_chat) for is_chat in (True, False))
+    print(f"   ledger:   ${chats.ours:f}  in {chats.entries} entries")
+    print(f"   provider: ${chats.theirs.normalize():f}  in {chats.responses} responses")
+    equal = chats.ours == chats.theirs
     print("   equal to the last digit." if equal else "   THEY DIFFER: please report this.")
+    print(
+        f"   embeddings: ${embeddings.ours:f} estimated from the texts, ${embeddings.theirs.normalize():f} billed: "
+        "LlamaIndex drops their usage."
+    )
     crossing.close()
     meter.close()
-    return 0 if equal and held and crossed else 1
+    return 0 if equal and held and crossed and both else 1
+
+
+@dataclass(frozen=True)
+class _Sides:
+    ours: Decimal
+    theirs: Decimal
+    entries: int
+    responses: int
+
+
+def _sides(path: str, provider: LoopbackProvider, *, is_chat: bool) -> _Sides:
+    """What the ledger file and the provider say of chat answers, or of embeddings."""
+    reader = Meter(ledger=path)
+    entries = [entry for entry in reader.entries() if (entry.model == MODEL) is is_chat]
+    reader.close()
+    billed = [item for item in provider.bill if (item.model == MODEL) is is_chat]
+    return _Sides(
+        sum((entry.cost_usd or Decimal(0) for entry in entries), Decimal(0)),
+        sum((item.usd for item in billed), Decimal(0)),
+        len(entries),
+        len(billed),
+    )
 
 
 def _stopped(handler: BudgetCallbackHandler, provider: LoopbackProvider) -> bool:

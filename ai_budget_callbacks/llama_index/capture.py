@@ -11,7 +11,7 @@ import logging
 import os
 import weakref
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
@@ -21,18 +21,11 @@ from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, Refusal
 from ai_budget_callbacks.hosts import Hosts
 from ai_budget_callbacks.inflight import abandon, begin, finish, withdraw
-from ai_budget_callbacks.llama_index.extract import counted_texts, outcome_of
-from ai_budget_callbacks.llama_index.failures import judge
+from ai_budget_callbacks.llama_index.extract import counted_texts, outcome_of, same_answer, with_content
+from ai_budget_callbacks.llama_index.failures import judged
+from ai_budget_callbacks.llama_index.models import client_url, client_word, model_name, params_of
 from ai_budget_callbacks.llama_index.reports import Report, close_report, open_report
-from ai_budget_callbacks.llama_index.request import (
-    build_call,
-    client_url,
-    client_word,
-    embedding_texts,
-    model_name,
-    params_of,
-    sizes_of,
-)
+from ai_budget_callbacks.llama_index.request import build_call, embedding_texts, sizes_of
 from ai_budget_callbacks.llama_index.streams import ask_for_usage
 from ai_budget_callbacks.llama_index.tree import span_tree
 from ai_budget_callbacks.llama_index.wrappers import is_shell
@@ -68,12 +61,19 @@ class Start:
         given: The call's keyword arguments.
         messages: Messages or the prompt's text; None for an embedding.
         instance: The model, or None where no span said.
+        params: What the request asks for: see `request.params_of`.
     """
 
     payload: Mapping[str, Any]
     given: Mapping[str, Any]
     messages: Sequence[Any] | None
     instance: Any
+    params: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read the parameters once; several questions are asked of them."""
+        params = {} if self.messages is None else params_of(self.instance, self.given)
+        object.__setattr__(self, "params", params)
 
 
 @dataclass(slots=True)
@@ -94,6 +94,7 @@ class GateHandler(BaseCallbackHandler):
         super().__init__(event_starts_to_ignore=list(_IGNORED), event_ends_to_ignore=list(_IGNORED))
         self._ongoing: dict[str, _Ongoing] = {}  # by call id
         self._reports: dict[str, Report] = {}  # by event id
+        self._wrapping: dict[str, tuple[Call, Sequence[Target]]] = {}  # calls that had a report inside, by report
         self._hosts = Hosts()
         self._lock = ForkSafeLock()
         _gates.add(self)
@@ -119,6 +120,25 @@ class GateHandler(BaseCallbackHandler):
         """In a forked child: calls in flight are the parent's to end."""
         self._ongoing.clear()
         self._reports.clear()
+        self._wrapping.clear()
+
+    def __copy__(self) -> Self:
+        """A copy of a model has the same handler: it limits both."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Refuse to be sent to another process, loudly: LlamaIndex drops what cannot be pickled and goes on."""
+        name = type(self).__name__
+        text = (
+            f"A {name} cannot go into another process: calls made there (IngestionPipeline(num_workers=…)) are neither "
+            "counted nor limited by it. Call install(Meter(…, ledger=FILE)) in each process."
+        )
+        log.warning("%s", text)
+        raise TypeError(text)
 
     def start_trace(self, trace_id: str | None = None) -> None:
         """Nothing to do: traces say nothing of calls."""
@@ -145,7 +165,12 @@ class GateHandler(BaseCallbackHandler):
                 runs = current_blocks()
                 targets = self.targets(runs)
                 if targets or mark_waits("llama_index"):
-                    self.begin(open_report(event_id, span), _start_of(event_type, payload or {}, span), targets, runs)
+                    self.begin(
+                        open_report(event_id, event_type.value, span),
+                        _start_of(event_type, payload or {}, span),
+                        targets,
+                        runs,
+                    )
         return event_id
 
     def begin(self, report: Report, start: Start, targets: Sequence[Target], runs: tuple[Block, ...]) -> None:
@@ -163,8 +188,10 @@ class GateHandler(BaseCallbackHandler):
                 outer = self._ongoing.get(report.call_id)
                 if outer is None:
                     self._admit(report, call, targets, runs, start)
+                    if report.root is None:
+                        self._wrapping[report.id] = (call, targets)
                 else:
-                    self._take_over(outer, report, call, targets, runs)
+                    self._take_over(outer, report, call, targets, runs, start)
         except AIBudgetError as error:
             if isinstance(error, Refusal):
                 self.note(error)
@@ -199,7 +226,7 @@ class GateHandler(BaseCallbackHandler):
             report.texts, report.counted = texts or (), texts is not None
             request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0, output=False)
         else:
-            request = sizes_of(start.messages, params_of(instance, start.given))
+            request = sizes_of(start.messages, start.params)
         return build_call(
             event_id=report.call_id,
             span=report.span,
@@ -213,9 +240,7 @@ class GateHandler(BaseCallbackHandler):
         self, report: Report, call: Call, targets: Sequence[Target], runs: tuple[Block, ...], start: Start
     ) -> None:
         ongoing = _Ongoing(call, [])
-        ongoing.hidden_reasoning = reasons_out_of_sight(call.provider, call.model) or asks_reasoning(
-            params_of(start.instance, start.given)
-        )
+        ongoing.hidden_reasoning = reasons_out_of_sight(call.provider, call.model) or asks_reasoning(start.params)
         forget = functools.partial(self._ongoing.pop, call.id, None)
         wrapper = start.instance is not None and is_wrapper(type(start.instance))
         handed: list[Target] = []
@@ -232,12 +257,23 @@ class GateHandler(BaseCallbackHandler):
             ongoing.mark = leave_mark(call.id, "llama_index", report.origin, handed)
 
     def _take_over(
-        self, outer: _Ongoing, report: Report, call: Call, targets: Sequence[Target], runs: tuple[Block, ...]
+        self,
+        outer: _Ongoing,
+        report: Report,
+        call: Call,
+        targets: Sequence[Target],
+        runs: tuple[Block, ...],
+        start: Start,
     ) -> None:
         """A report inside another one: where it is of another model, that one is asked, held for and booked."""
         if outer.mark is not None:
             outer.mark.taken_by = report.id
         if (outer.call.provider, outer.call.model) == (call.provider, call.model):
+            return
+        root = report.root
+        if root is not None and outer.mark is None and root.gates == [self]:
+            withdraw(report.origin)  # nobody else shares the hold: it is made anew, as large as that model needs
+            self._admit(report, call, targets, runs, start)
             return
         forget = functools.partial(self._ongoing.pop, call.id, None)
         found = [(item.meter, begin(call, item, runs, mark=report.origin, forget=forget)) for item in targets]
@@ -280,7 +316,7 @@ class GateHandler(BaseCallbackHandler):
         """A report ends with an exception; it is the one the caller must see, so nothing is raised over it."""
         if isinstance(error, Refusal):
             self.note(error)
-        failure = _judge(error, report)
+        failure = judged(error, report.last)
         try:
             self.end(report, lambda _: failure.outcome, failure.reason)
         except AIBudgetError as crossing:
@@ -295,17 +331,41 @@ class GateHandler(BaseCallbackHandler):
             reason: Words for the event then.
         """
         self._reports.pop(report.id, None)
+        wrapping = self._wrapping.pop(report.id, None)
         with self._lock:
             ongoing = self._ongoing.pop(report.call_id, None)
         close_report(report)
         if ongoing is None:
+            self._end_wrapping(report, wrapping, read)
             return
         if ongoing.mark is not None:
             ongoing.mark.is_open = False
         outcome = read(ongoing)
+        (report.root or report).told = outcome
         if outcome is not None and ongoing.prompt is not None:
-            outcome = _with_content(outcome, ongoing.prompt)
-        self._finish(ongoing, outcome, reason)
+            outcome = with_content(outcome, ongoing.prompt)
+        try:
+            self._finish(ongoing, outcome, reason)
+        except AIBudgetError:
+            for gate in report.gates:  # the framework does not tell those after this one; their meters have settled
+                gate.forget_ended(report)
+            raise
+
+    def forget_ended(self, report: Report) -> None:
+        """Its call was ended by another gate, and its end will not be told here."""
+        self.forget_report(report)
+        self._ongoing.pop(report.call_id, None)
+        self._wrapping.pop(report.id, None)
+
+    def _end_wrapping(self, report: Report, wrapping: tuple[Call, Sequence[Target]] | None, read: Any) -> None:
+        """A report ends whose call another one inside it ended: an answer with usage of its own is one more request."""
+        if wrapping is None or not report.has_inner:
+            return
+        call, targets = wrapping
+        outcome = read(_Ongoing(call, []))
+        if outcome is None or outcome.kind != "answer" or outcome.usage is None or same_answer(outcome, report.told):
+            return
+        self.book_spent(replace(call, id=f"{call.id}.own"), outcome, targets)
 
     def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str) -> None:
         """End the call at every meter; the first thing that must be raised is raised after all have committed."""
@@ -330,7 +390,7 @@ class GateHandler(BaseCallbackHandler):
         runs = current_blocks()
         targets = self.targets(runs)
         if targets:
-            report = Report(id=span.id, call_id=span.id, span=span, origin=object())
+            report = Report(id=span.id, kind="llm", call_id=span.id, span=span, origin=object())
             self.book_spent(self._call(report, start, runs, targets[0].meter), outcome, targets)
 
     def book_spent(self, call: Call, outcome: Outcome | None, targets: Sequence[Target]) -> None:
@@ -373,22 +433,6 @@ def _answer(response: Any, ongoing: _Ongoing) -> Outcome:
         return Outcome(
             kind="unknown", reason=f"its usage could not be read ({type(error).__name__})", response=response
         )
-
-
-def _judge(error: BaseException, report: Report) -> Any:
-    try:
-        return judge(error, report.last)
-    except Exception as fault:
-        log.exception("A failure could not be judged and is booked as unknown.")
-        reason = f"its failure could not be judged ({type(fault).__name__})"
-        return replace(judge(error), outcome=Outcome(kind="unknown", reason=reason), reason=reason)
-
-
-def _with_content(outcome: Outcome, prompt: Any) -> Outcome:
-    response = outcome.response
-    message = getattr(response, "message", None)
-    answer = getattr(message, "content", None) if message is not None else getattr(response, "text", None)
-    return replace(outcome, content={"prompt": prompt, "completion": answer})
 
 
 def _forget_the_parents_calls() -> None:

@@ -20,7 +20,7 @@ from ai_budget_callbacks.usage.wire import read_usage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["counted_texts", "outcome_of", "result_size", "text_size"]
+__all__ = ["counted_texts", "outcome_of", "result_size", "same_answer", "text_size", "with_content"]
 
 # integrations that keep their usage beside the raw object (bedrock-converse, ollama, openai's Responses streams)
 _BESIDE = ("usage", "usage_metadata")
@@ -148,6 +148,23 @@ def result_size(result: Any) -> int:
     if hasattr(result, "message") or hasattr(result, "text"):
         return text_size(result)
     return shown_size(_plain(result)) if result is not None else 0
+
+
+def same_answer(outcome: Outcome, told: Outcome | None) -> bool:
+    """Whether two reports tell of one answer: by its id where both have one, else by its usage."""
+    if told is None or outcome.usage is None:
+        return False
+    if outcome.response_id is not None and told.response_id is not None:
+        return outcome.response_id == told.response_id
+    return told.usage is not None and dict(outcome.usage.buckets) == dict(told.usage.buckets)
+
+
+def with_content(outcome: Outcome, prompt: Any) -> Outcome:
+    """The outcome with what was asked and said, for a meter that stores it."""
+    response = outcome.response
+    message = getattr(response, "message", None)
+    answer = getattr(message, "content", None) if message is not None else getattr(response, "text", None)
+    return replace(outcome, content={"prompt": prompt, "completion": answer})
 
 
 def counted_texts(texts: Sequence[str], response: Any) -> Outcome:

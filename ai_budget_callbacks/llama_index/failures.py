@@ -5,6 +5,7 @@ Facts: facts/llamaindex.md 7. Once the answer has begun nothing is given back.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from ai_budget_callbacks.http_errors import HTTP_ERROR, http_status, never_sent
 from ai_budget_callbacks.llama_index.extract import outcome_of, text_size
 from ai_budget_callbacks.meter import Outcome
 
-__all__ = ["Failure", "judge"]
+__all__ = ["Failure", "judge", "judged"]
+
+log = logging.getLogger("ai_budget_callbacks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,3 +55,13 @@ def judge(error: BaseException, last: Any = None) -> Failure:
     if not text_size(last) and partial.usage is None:
         return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)
     return Failure(outcome=replace(partial, kind="cut", reason=reason), reason=reason)
+
+
+def judged(error: BaseException, last: Any = None) -> Failure:
+    """The same; what our own reader cannot judge is booked as unknown, loudly."""
+    try:
+        return judge(error, last)
+    except Exception as fault:
+        log.exception("A failure could not be judged and is booked as unknown.")
+        reason = f"its failure could not be judged ({type(fault).__name__})"
+        return Failure(outcome=Outcome(kind="unknown", reason=reason), reason=reason)

@@ -47,6 +47,14 @@ class BudgetCallbackHandler(AttachedHandler, GateHandler):
         super().__init__()
         attach()
         self.attach_to(budgets, meter_options)
+        fees = [f"{kind}/{name}" for kind in ("tool", "retriever", "reranker") for name in self.meter.prices.fees(kind)]
+        if fees:
+            self.meter.say(
+                "fees of LlamaIndex",
+                f"Prices of {', '.join(fees)} do nothing under LlamaIndex, which fires no event for them: book what "
+                "they cost with handler.charge().",
+                every_s=float("inf"),
+            )
 
     def who_here(self, user: str | None, metadata: Mapping[str, object] | None) -> Who:
         """Who something made here belongs to: the engine, agent or tool whose method runs."""

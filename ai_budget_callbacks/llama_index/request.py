@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.callbacks import EventPayload
-
 from ai_budget_callbacks.asked import request_of
+from ai_budget_callbacks.llama_index.models import LIMITS, said
 from ai_budget_callbacks.sizes import json_size, text_bytes
 from ai_budget_callbacks.usage import Call, Request, Who
 
@@ -22,25 +21,9 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.llama_index.tree import Span
 
-__all__ = [
-    "LIMITS",
-    "build_call",
-    "client_url",
-    "client_word",
-    "embedding_texts",
-    "model_name",
-    "params_of",
-    "sizes_of",
-    "who_of",
-]
+__all__ = ["build_call", "embedding_texts", "sizes_of", "who_of"]
 
-_URL_FIELDS = ("api_base", "base_url", "azure_endpoint", "endpoint_url")
-LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "num_predict")
-"""Names under which a bound on output tokens is set."""
-# what may be set on a model and goes into its requests (llms-openai 0.8, -anthropic 0.12, -google-genai 0.11)
-_FIELDS = ("service_tier", "reasoning_effort", "mcp_servers")
-_RENAMED = {"built_in_tools": "tools", "tools": "tools", "reasoning_options": "reasoning", "thinking_dict": "thinking"}
-_TOOL_NAMES = ("tools", "functions")
+_TEXTS = ("instructions", "system")  # text of a request that stands beside its messages
 
 
 def build_call(
@@ -106,68 +89,6 @@ def who_of(
     )
 
 
-def model_name(payload: Mapping[str, Any], instance: Any, given: Mapping[str, Any]) -> str:
-    """The model that is asked for: of this call, else of the instance."""
-    for value in (given.get("model"), getattr(instance, "engine", None), getattr(instance, "model", None)):
-        if isinstance(value, str) and value:
-            return value
-    described = payload.get(EventPayload.SERIALIZED) or {}
-    known = getattr(instance, "metadata", None)
-    for value in (
-        described.get("model_name"),
-        described.get("model"),
-        getattr(instance, "model_name", None),
-        getattr(known, "model_name", None),
-    ):
-        if isinstance(value, str) and value:
-            return value
-    return str(described.get("class_name") or type(instance).__name__)
-
-
-def client_url(instance: Any) -> str | None:
-    """The address a model talks to, where it says one."""
-    values = (getattr(instance, name, None) for name in _URL_FIELDS)
-    return next((value for value in values if isinstance(value, str) and value), None)
-
-
-def client_word(instance: Any, payload: Mapping[str, Any]) -> str:
-    """What a model calls its provider: the integration its class, or its nearest base's, comes from."""
-    for base in type(instance).__mro__:
-        package = base.__module__.split(".")
-        if package[:2] in (["llama_index", "llms"], ["llama_index", "embeddings"]) and len(package) > 2:  # noqa: PLR2004
-            return package[2]
-    described = payload.get(EventPayload.SERIALIZED) or {}
-    return str(described.get("class_name") or type(instance).__name__)
-
-
-def params_of(instance: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a request: what was set on the model, and what this call was given.
-
-    Args:
-        instance: The model.
-        given: The call's keyword arguments.
-    """
-    params: dict[str, Any] = {}
-    for name in (*_FIELDS, *LIMITS):
-        value = getattr(instance, name, None)
-        if value is not None:
-            params[name] = value
-    for field, name in _RENAMED.items():
-        value = getattr(instance, field, None)
-        if value:
-            params[name] = value
-    params |= getattr(instance, "additional_kwargs", None) or {}
-    tools = [tool for source in (params, given) for name in _TOOL_NAMES for tool in _plain(source.get(name))]
-    params |= given
-    if tools:
-        params["tools"] = tools
-    return params
-
-
-def _plain(tools: Any) -> Sequence[Any]:
-    return tools if isinstance(tools, (list, tuple)) else ()
-
-
 def sizes_of(messages: Sequence[Any], params: Mapping[str, Any]) -> Request:
     """The sizes of a request.
 
@@ -175,7 +96,7 @@ def sizes_of(messages: Sequence[Any], params: Mapping[str, Any]) -> Request:
         messages: Chat messages, or a prompt's text alone.
         params: Its parameters: see `params_of`.
     """
-    size = parts = 0
+    size, parts = sum(text_bytes(params[name]) for name in _TEXTS if isinstance(params.get(name), str)), 0
     cached = "cache_control" in params
     for message in messages:
         one_size, one_parts, one_cached = _message(message)
@@ -234,7 +155,7 @@ def embedding_texts(span: Span | None) -> tuple[str, ...] | None:
         if isinstance(text, str):
             return _not_cached(span.instance, (text,))
     texts = span.arguments.get("texts")
-    size = getattr(span.instance, "embed_batch_size", None)
+    size = said(span.instance, "embed_batch_size")
     if not isinstance(texts, (list, tuple)) or type(size) is not int or size < 1:
         return None
     first, span.batches = span.batches * size, span.batches + 1
@@ -242,7 +163,7 @@ def embedding_texts(span: Span | None) -> tuple[str, ...] | None:
 
 
 def _not_cached(instance: Any, texts: tuple[str, ...]) -> tuple[str, ...]:
-    cache = getattr(instance, "embeddings_cache", None)
+    cache = said(instance, "embeddings_cache")
     if cache is None:
         return texts
     return tuple(text for text in texts if not _has(cache, text))

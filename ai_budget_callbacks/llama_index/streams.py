@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import EventPayload
 
+from ai_budget_callbacks.llama_index.models import is_openai, said
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["ask_for_usage", "sends_when_read"]
 
 _STREAMS = frozenset({"stream_chat", "astream_chat", "stream_complete", "astream_complete"})
-_OPENAI = "llama_index.llms.openai.base"
 # their servers may not know the option
 _NOT_OPENAI = frozenset({"llama_index.llms.openai_like.base"})
 
@@ -28,9 +29,9 @@ def ask_for_usage(span: Span | None, payload: Mapping[str, Any]) -> None:
     if span is None or not isinstance(given, dict) or span.method not in _STREAMS:
         return
     modules = {base.__module__ for base in type(span.instance).__mro__}
-    if _OPENAI not in modules or modules & _NOT_OPENAI:
+    if not is_openai(span.instance) or modules & _NOT_OPENAI:
         return
-    own = getattr(span.instance, "additional_kwargs", None) or {}
+    own = said(span.instance, "additional_kwargs") or {}
     if "stream_options" not in given and "stream_options" not in own:
         given["stream_options"] = {"include_usage": True}
 
@@ -41,4 +42,4 @@ def sends_when_read(instance: Any) -> bool:
     Measured: llms-openai does, chat and completions, sync and async; its Responses and llms-anthropic send when the
     stream is made. Of others it is not known.
     """
-    return any(base.__module__ == _OPENAI for base in type(instance).__mro__)
+    return is_openai(instance)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
+from llama_index.core import Settings
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
@@ -26,6 +27,7 @@ from ai_budget_callbacks.llama_index.capture import GateHandler
 from ai_budget_callbacks.llama_index.streams import sends_when_read
 from ai_budget_callbacks.llama_index.tree import span_tree
 from ai_budget_callbacks.llama_index.unmetered import (
+    admit_again,
     book_undecorated,
     end_structured,
     is_structured,
@@ -125,15 +127,21 @@ def _gates(instance: Any) -> tuple[GateHandler, ...]:
     """Gates that must be told of a model's calls."""
     manager = getattr(instance, "callback_manager", None)
     present = [item for item in getattr(manager, "handlers", ()) if isinstance(item, GateHandler)]
+    own = [item for item in present if item is not tracking_gate and not _in_settings(item)]
     gates = list(dict.fromkeys(item for item in present if item is not tracking_gate))
     known = _known.get(id(instance))
     if known is not None and known[0]() is instance and known[1] is not manager:
         gates = list(dict.fromkeys((*known[2], *gates)))
-    if gates and (known is None or known[1] is not manager or known[2] != tuple(gates)):
-        _remember(instance, manager, tuple(gates))
+    if own and (known is None or known[1] is not manager or known[2] != tuple(own)):
+        _remember(instance, manager, tuple(own))
     if tracking_gate in present or current_blocks() or installed() is not None or mark_waits("llama_index"):
         gates.insert(0, tracking_gate)
     return tuple(gates)
+
+
+def _in_settings(gate: GateHandler) -> bool:
+    """Whether a gate is one of the process's settings: those give it to a model, and may take it away again."""
+    return any(item is gate for item in Settings.callback_manager.handlers)
 
 
 def _remember(instance: Any, manager: Any, gates: tuple[GateHandler, ...]) -> None:
@@ -149,7 +157,7 @@ def _started(span: Span) -> None:
         return
     gates = _gates(span.instance)
     if gates:
-        put_first(span.instance, gates)
+        put_first(span.instance, gates, everywhere=tracking_gate)
         manager = span.instance.callback_manager
         known = _known.get(id(span.instance))
         if known is not None and known[1] is not manager:
@@ -174,6 +182,7 @@ def _ended(span_id: str, result: Any, error: BaseException | None) -> None:
 def _end(span: Span, result: Any, error: BaseException | None) -> None:
     if not isinstance(span.instance, (BaseLLM, BaseEmbedding)):
         return
+    admit_again(span)
     stream = isinstance(result, (Generator, AsyncGenerator))
     if any(report.id == span.id for report in span.reports):
         end_structured(span, result, error)

@@ -14,14 +14,15 @@ from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.base import BaseLLM
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock
 from llama_index.core.llms.structured_llm import StructuredLLM
 
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.errors import AIBudgetError
 from ai_budget_callbacks.llama_index.capture import GateHandler, Start
 from ai_budget_callbacks.llama_index.extract import result_size
+from ai_budget_callbacks.llama_index.models import LIMITS
 from ai_budget_callbacks.llama_index.reports import Report, open_report
-from ai_budget_callbacks.llama_index.request import LIMITS
 from ai_budget_callbacks.llama_index.streams import sends_when_read
 from ai_budget_callbacks.llama_index.tree import span_tree
 from ai_budget_callbacks.llama_index.workarounds import refuse_prompt, take_back
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from ai_budget_callbacks.llama_index.tree import Span
 
-__all__ = ["book_undecorated", "end_structured", "forget_named", "is_structured", "start_structured"]
+__all__ = ["admit_again", "book_undecorated", "end_structured", "forget_named", "is_structured", "start_structured"]
 
 log = logging.getLogger("ai_budget_callbacks")
 
@@ -82,7 +83,7 @@ def start_structured(span: Span, gates: Sequence[GateHandler]) -> None:
         try:
             targets = gate.targets(runs)
             if targets:
-                report = report or open_report(span.id, span)
+                report = report or open_report(span.id, "llm", span)
                 gate.begin(report, _start(span), targets, runs)
         except AIBudgetError as error:
             _refuse(span, error)
@@ -113,7 +114,7 @@ def _raise_here() -> None:
             raise _refused[span.id][1]
 
 
-def _admit_again(span: Span) -> None:
+def admit_again(span: Span) -> None:
     """A refused span ended; its prompt is left as it was once nothing else that was refused uses it."""
     with _lock:
         prompt, _ = _refused.pop(span.id, (None, None))
@@ -122,17 +123,24 @@ def _admit_again(span: Span) -> None:
 
 
 def _messages(span: Span) -> list[Any]:
-    """The prompt's messages, as it will format them; where that fails here it will fail there, before it sends."""
-    prompt = span.arguments.get("prompt")
+    """The prompt's messages, as it will format them; where that fails here it will fail there, before it sends.
+
+    A prompt that calls functions while it is formatted is not formatted twice: its parts are taken as they stand, and
+    what the functions return has no bound.
+    """
+    prompt: Any = span.arguments.get("prompt")
+    given = span.arguments.get("prompt_args") or {}
+    if getattr(prompt, "function_mappings", None):
+        parts = getattr(prompt, "message_templates", None) or [getattr(prompt, "template", None) or ""]
+        return [*parts, *map(str, given.values()), ChatMessage(blocks=[ImageBlock(url="about:blank")])]
     try:
-        return list(prompt.format_messages(**(span.arguments.get("prompt_args") or {})))  # type: ignore[union-attr]
+        return list(prompt.format_messages(**given))
     except Exception:
         return []
 
 
 def end_structured(span: Span, result: Any, error: BaseException | None) -> None:
     """A structured call ended: if nothing inside it reported a request, it was one itself."""
-    _admit_again(span)
     report = span.reports[0]
     if not report.is_open:
         return
@@ -164,9 +172,9 @@ def _quietly(gate: GateHandler, report: Report, outcome: Outcome) -> None:
 
 def book_undecorated(span: Span, gates: Sequence[GateHandler], result: Any) -> None:
     """Book a call of a model class that reports no event, after it was made."""
-    if span.method not in _CALLS or span.reported or not isinstance(span.instance, BaseLLM):
+    if not gates or span.method not in _CALLS or span.reported:
         return
-    if isinstance(span.instance, StructuredLLM):
+    if not isinstance(span.instance, BaseLLM) or isinstance(span.instance, StructuredLLM):
         return
     messages = span.arguments.get("messages")
     prompt = span.arguments.get("prompt")

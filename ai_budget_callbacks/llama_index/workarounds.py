@@ -24,27 +24,45 @@ from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.tools import function_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 
 __all__ = ["active_span_id", "carry_context", "put_first", "refuse_prompt", "take_back"]
 
 
-def put_first(instance: Any, gates: Sequence[BaseCallbackHandler]) -> None:
+def put_first(instance: Any, gates: Sequence[BaseCallbackHandler], *, everywhere: BaseCallbackHandler) -> None:
     """Have these handlers told first by the manager of a model.
 
     They stand first so that tracers do not see refused calls, and so that one that raises at an end does not hide the
     end. Handlers are put in, never taken out: another thread may be going through the same list, and one that is
-    there twice takes no notice of being told twice.
+    there twice takes no notice of being told twice. Managers and their lists are shared with the settings, so a
+    handler that belongs to this model gets it a manager of its own.
+
+    Args:
+        instance: The model.
+        gates: The handlers, in their order.
+        everywhere: The one that may stand in any manager.
     """
     manager = getattr(instance, "callback_manager", None)
-    if not isinstance(manager, CallbackManager):
-        manager = instance.callback_manager = CallbackManager([])
+    if not isinstance(manager, CallbackManager) or _lacks(manager, gates, everywhere):
+        manager = _with_handlers(getattr(manager, "handlers", ()))
+        instance.callback_manager = manager
     handlers = manager.handlers
     for gate in reversed(gates):
         if not any(item is gate for item in handlers[: len(gates)]):
             handlers.insert(0, gate)
+
+
+def _lacks(manager: CallbackManager, gates: Sequence[Any], everywhere: Any) -> bool:
+    return any(gate is not everywhere and not any(item is gate for item in manager.handlers) for gate in gates)
+
+
+def _with_handlers(handlers: Iterable[BaseCallbackHandler]) -> CallbackManager:
+    """A manager with a list of its own: an empty one given to the constructor is replaced by the settings'."""
+    manager = CallbackManager([])
+    manager.set_handlers(list(handlers))
+    return manager
 
 
 def refuse_prompt(prompt: Any, refuses: Callable[[], None]) -> None:

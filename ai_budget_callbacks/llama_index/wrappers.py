@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import EventPayload
+from llama_index.core.llms.custom import CustomLLM
+from llama_index.core.llms.structured_llm import StructuredLLM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,5 +33,5 @@ def is_shell(span: Span | None, payload: Mapping[str, Any]) -> bool:
     kind = type(span.instance)
     if kind.__module__.startswith("llama_index.core.") and kind.__name__.startswith("Mock"):
         return True
-    method = getattr(kind, span.method, None)
-    return getattr(method, "__qualname__", "").startswith(("CustomLLM.", "StructuredLLM."))
+    owner = next((base for base in kind.__mro__ if span.method in vars(base)), None)
+    return owner in (CustomLLM, StructuredLLM)

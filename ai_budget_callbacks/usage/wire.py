@@ -85,7 +85,7 @@ def read_usage(raw: Any, *, service_tier: str | None = None) -> Usage | None:
 
 def anthropic_shaped(raw: Mapping[str, Any]) -> bool:
     """Whether a usage object is Anthropic's: OpenAI's Responses names its totals alike, and has details."""
-    if "cache_read_input_tokens" in raw or "cache_creation_input_tokens" in raw:
+    if "prompt_tokens" not in raw and ("cache_read_input_tokens" in raw or "cache_creation_input_tokens" in raw):
         return True
     return "input_tokens" in raw and not any(
         key in raw for key in ("input_tokens_details", "prompt_tokens", "total_tokens")

@@ -95,7 +95,12 @@ def test_every_option_of_a_command_is_in_the_reference(name):
             assert f"`{item.opts[-1]}" in REFERENCE, f"{name} {item.opts[-1]} is not in docs/reference.md"
 
 
-MODULES = ("ai_budget_callbacks", "ai_budget_callbacks.langchain", "ai_budget_callbacks.testing")
+MODULES = (
+    "ai_budget_callbacks",
+    "ai_budget_callbacks.langchain",
+    "ai_budget_callbacks.llama_index",
+    "ai_budget_callbacks.testing",
+)
 
 
 @pytest.mark.parametrize("module", [*MODULES, "ai_budget_callbacks.events"])
@@ -116,9 +121,9 @@ def _public_parts():
                     yield name, part
 
 
-# hooks that LangChain calls, and what only adapters call
+# hooks that frameworks call, and what only adapters call
 INTERNAL = {
-    "BudgetCallbackHandler": {"targets", "note", "forget_root", "saw"},
+    "BudgetCallbackHandler": {"targets", "note", "forget_root", "saw", "adapted", "who_here", "lose_open"},
     "Meter": {"attach", "register", "reserve", "settle", "release", "close_run", "forget_run", "book_spent", "replay",
               "say", "closed"},
     "Run": {"close_with", "note_call", "note_event", "keep_open", "let_go", "end"},

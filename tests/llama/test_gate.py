@@ -363,6 +363,16 @@ def test_a_model_without_decorators_and_without_a_price_is_on_the_books_and_then
     assert len(far.requests) == 1
 
 
+def test_nothing_is_said_of_models_nobody_counts(serve, handler, caplog):
+    far = serve(ANSWER)
+    forget_named()
+    handler(Budget(usd="0.50"))  # attached nowhere
+    with caplog.at_level(logging.WARNING, logger="ai_budget_callbacks"):
+        chat(far).chat(ASK)
+        _undecorated(far).chat(ASK)
+    assert "unmetered" not in caplog.text
+
+
 def test_calls_of_a_model_without_decorators_use_up_the_budget_of_the_others(serve, meter, ledger):
     far = serve(ANSWER)
     with pytest.raises(BudgetExceeded), track(Budget(calls=1), meter=meter()):
@@ -438,6 +448,15 @@ def test_the_worst_case_of_a_native_structured_call_is_not_the_limit_it_ignores(
     with pytest.raises(BudgetExceeded), track(Budget(usd="0.12"), meter=meter(reserve="worst_case")):
         claude(far, max_tokens=10).structured_predict(City, PromptTemplate("x"))
     audit(far, ledger, requests=0, entries=0, usd="0")
+
+
+# -- what it cannot do, it says
+
+
+def test_prices_of_tools_are_said_to_do_nothing(handler, caplog):
+    with caplog.at_level(logging.WARNING, logger="ai_budget_callbacks"):
+        handler(Budget(usd="0.50"), prices={"tool/search": Price(request="0.008")})
+    assert "Prices of tool/search do nothing under LlamaIndex" in caplog.text
 
 
 # -- one model inside another

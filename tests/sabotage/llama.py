@@ -72,8 +72,8 @@ LLAMA = (
         (
             (
                 INDEX + "streams.py",
-                "return any(base.__module__ == _OPENAI for base in type(instance).__mro__)",
-                "return True",
+                "    return is_openai(instance)",
+                "    return True",
             ),
         ),
     ),
