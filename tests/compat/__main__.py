@@ -50,7 +50,12 @@ LANGCHAIN = Framework(
 )
 LLAMA_INDEX = Framework(
     install=("-e", ".[llama-index]", "--group", "llama"),
-    suite=("tests/llama", "tests/adapters", "--ignore=tests/llama/test_mixed.py"),  # that one has both frameworks
+    suite=(
+        "tests/llama",
+        "tests/adapters",
+        "README.md",
+        "--ignore=tests/llama/test_mixed.py",  # that one has both frameworks
+    ),
     shown=(
         "llama-index-core",
         "llama-index-workflows",

@@ -15,7 +15,6 @@ from typing import Any
 import openai
 import pytest
 from llama_index.core import PromptTemplate, Settings, get_response_synthesizer
-from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse, LLMMetadata
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import LLM, ChatMessage, CustomLLM
@@ -27,7 +26,9 @@ from ai_budget_callbacks.demo.loopback import Reply
 from ai_budget_callbacks.llama_index import unmetered
 from ai_budget_callbacks.usage.wire import read_usage
 from tests.llama.kit import ASK, QUESTION, City, chat, claude, embedding, look_up, responses, script
+from tests.support import llama_versions
 from tests.support.audit import audit, read_back
+from tests.support.llama_versions import LACKS_AGENTS, LACKS_NATIVE_CLAUDE, LACKS_RESPONSES, agents
 from tests.support.provider import ClaudeReply
 
 PAID = {"input_tokens": 1000, "output_tokens": 200}
@@ -105,6 +106,7 @@ def test_a_model_that_falls_back_to_its_own_request_after_a_refusal_inside_is_bo
 
 def test_a_prompt_that_looks_up_its_examples_does_not_hide_a_native_structured_call(serve, meter, ledger):
     """Dynamic few-shot prompts (`function_mappings`) embed the question while they are formatted."""
+    llama_versions.needs(LACKS_NATIVE_CLAUDE)
     far = serve(
         lambda r: Reply(input_tokens=1000) if r.path.endswith("/embeddings") else Reply(text='{"name": "Bonn"}', **PAID)
     )
@@ -219,6 +221,7 @@ def test_the_model_of_additional_kwargs_is_the_one_that_is_asked(serve, meter, l
 
 
 def test_instructions_of_the_responses_api_are_part_of_the_worst_case(serve, meter, ledger):
+    llama_versions.needs(LACKS_RESPONSES)
     far = serve(ANSWER)
     own = meter(reserve="worst_case")
     with suppress(BudgetExceeded), track(Budget(usd="0.005"), meter=own):
@@ -229,6 +232,7 @@ def test_instructions_of_the_responses_api_are_part_of_the_worst_case(serve, met
 
 def test_a_conversation_at_the_server_has_no_worst_case(serve, meter, ledger):
     """`track_previous_responses=True` has the server add all that was said before."""
+    llama_versions.needs(LACKS_RESPONSES)
     far = serve(ANSWER)
     own = meter(reserve="worst_case")
     model = responses(far, track_previous_responses=True, max_output_tokens=100)
@@ -348,16 +352,18 @@ def test_a_new_handler_in_the_settings_takes_the_place_of_the_old_one(serve, han
 
 
 async def test_two_runs_of_an_agent_one_after_the_other_are_two_runs(serve, handler, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far, gate = serve(script), handler(Budget(calls=2, per="run"))
-    agent = FunctionAgent(name="first", llm=chat(far, gate), tools=[look_up])
+    agent = agents.FunctionAgent(name="first", llm=chat(far, gate), tools=[look_up])
     await agent.run(QUESTION)
     await agent.run(QUESTION)
     audit(far, ledger, requests=4, entries=4, exact=False)
 
 
 async def test_a_call_after_an_agents_run_is_not_the_agents(serve, handler, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far, gate = serve(script), handler(Budget(usd="0.50"))
-    agent = FunctionAgent(name="first", llm=chat(far, gate), tools=[look_up])
+    agent = agents.FunctionAgent(name="first", llm=chat(far, gate), tools=[look_up])
     await agent.run(QUESTION)
     await chat(far, gate).acomplete(QUESTION)
     assert read_back(ledger).column("agent")[-1] is None
@@ -436,8 +442,9 @@ def test_a_stream_without_a_chunk_is_booked_at_its_hold(serve, handler, ledger):
 
 
 async def test_parallel_agents_and_tools_are_as_many_as_their_requests(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far = serve(script)
     with track(Budget(calls=40), meter=meter()):
-        agents = [FunctionAgent(name=f"a{i}", llm=chat(far), tools=[look_up]) for i in range(4)]
-        await asyncio.gather(*(agent.run(QUESTION) for agent in agents))
+        team = [agents.FunctionAgent(name=f"a{i}", llm=chat(far), tools=[look_up]) for i in range(4)]
+        await asyncio.gather(*(agent.run(QUESTION) for agent in team))
     audit(far, ledger, requests=8, entries=8, exact=True)
