@@ -51,7 +51,7 @@ live: .venv/.dev  ## the real APIs with your own keys, for at most 5 cents; each
 record: .venv/.dev  ## the same, and keep what they answered as the project's cassettes, without keys and ids
 	@$(PYTEST) -q -s --record-mode=rewrite tests/live
 
-compat: .venv/.dev  ## the oldest, some between and the newest LangChain, each in an environment of its own
+compat: .venv/.dev  ## the oldest, some between and the newest LangChain and LlamaIndex, each in an environment of its own
 	@$(BIN)/python -m tests.compat
 
 mutate: .venv/.mutation  ## MODULE=ai_budget_callbacks/money.py: change that module a little, once for each way; goes on where it stopped

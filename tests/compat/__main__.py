@@ -18,10 +18,6 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".compat"
@@ -54,7 +50,13 @@ LANGCHAIN = Framework(
 )
 LLAMA_INDEX = Framework(
     install=("-e", ".[llama-index]", "--group", "llama"),
-    suite=("tests/llama", "tests/adapters", "--ignore=tests/llama/test_mixed.py"),  # that one has both frameworks
+    suite=(
+        "tests/llama",
+        "tests/adapters",
+        "README.md",
+        "--ignore=tests/llama/test_mixed.py",  # these have both frameworks
+        "--ignore=tests/llama/test_slips_llama.py",
+    ),
     shown=(
         "llama-index-core",
         "llama-index-workflows",
@@ -77,15 +79,12 @@ class Environment:
     Attributes:
         framework: Which of the two it has.
         pins: Its versions; None for the newest.
-        leaves: Parts of the suite that it cannot load, by the reason.
     """
 
     framework: Framework
     pins: Path | None
-    leaves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_NO_AGENTS = "llama-index-core 0.12.0 has no agents as workflows, llama-index-llms-openai 0.3.0 no OpenAIResponses"
 ENVIRONMENTS = {
     "oldest": Environment(LANGCHAIN, COMPAT / "oldest.txt"),  # the floors of pyproject.toml
     "early": Environment(LANGCHAIN, COMPAT / "early.txt"),  # agents and tool calls say their names from here on
@@ -93,11 +92,7 @@ ENVIRONMENTS = {
     "middle": Environment(LANGCHAIN, COMPAT / "middle.txt"),
     "pinned": Environment(LANGCHAIN, ROOT / "constraints.txt"),
     "newest": Environment(LANGCHAIN, None),
-    "llama-oldest": Environment(  # the floors of pyproject.toml
-        LLAMA_INDEX,
-        COMPAT / "llama-oldest.txt",
-        {_NO_AGENTS: ("tests/llama/test_entry_points.py", "tests/llama/test_swallowed.py", "tests/llama/test_who.py")},
-    ),
+    "llama-oldest": Environment(LLAMA_INDEX, COMPAT / "llama-oldest.txt"),  # the floors of pyproject.toml
     "llama-0.12": Environment(LLAMA_INDEX, COMPAT / "llama-0.12.txt"),  # the last of 0.12
     "llama-0.13": Environment(LLAMA_INDEX, COMPAT / "llama-0.13.txt"),
     "llama-0.14": Environment(LLAMA_INDEX, COMPAT / "llama-0.14.txt"),  # the first of 0.14
@@ -167,8 +162,7 @@ def suite(python: Path, result: Result, workers: int) -> None:
     """Run the suite and read its report."""
     report = HOME / f"{result.name}.xml"
     report.unlink(missing_ok=True)
-    runs = ENVIRONMENTS[result.name]
-    what = [*runs.framework.suite, *(f"--ignore={path}" for paths in runs.leaves.values() for path in paths)]
+    what = ENVIRONMENTS[result.name].framework.suite
     parallel = ("-n", str(workers), "--dist", "loadfile") if workers > 1 else ("-p", "no:xdist")
     done = _run(
         python, "-m", "pytest", "-q", *parallel, "-p", "no:cacheprovider", f"--junitxml={report}", *what,
@@ -211,8 +205,7 @@ def show(results: list[Result]) -> None:
             print()
             _table([("environment", *framework.shown, "passed", "failed", "skipped", "seconds"), *rows])
     for result in results:
-        lines = [f"{', '.join(paths)}: {why}" for why, paths in ENVIRONMENTS[result.name].leaves.items()]
-        lines += [f"{count} x {why}" for why, count in sorted(result.skipped.items())]
+        lines = [f"{count} x {why}" for why, count in sorted(result.skipped.items())]
         lines += [f"FAILED {test}" for test in result.failed] + ([result.trouble] if result.trouble else [])
         if lines:
             print(f"\n{result.name}:", *lines, sep="\n  ")

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core import PromptTemplate, Settings, get_response_synthesizer
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.query_engine import SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.tools import QueryEngineTool
 from llama_index.core.types import PydanticProgramMode
-from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 
 from ai_budget_callbacks import Budget, BudgetExceeded, Meter, install, track
 from ai_budget_callbacks.demo.loopback import Reply
@@ -30,8 +28,10 @@ from ai_budget_callbacks.llama_index import BudgetCallbackHandler
 from ai_budget_callbacks.scope import reinstall
 from tests.llama import kit
 from tests.llama.kit import ASK, QUESTION, City
+from tests.llama.own_workflows import OneStep
 from tests.support import llama_versions
 from tests.support.audit import read_back
+from tests.support.llama_versions import LACKS_AGENTS, LACKS_RESPONSES, agents
 from tests.support.provider import FarEnd
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Way:
         statuses: Statuses its entries may have.
         sees: What the caller sees on a used-up budget: the error's name, or "returns". A block raises its own at its end.
         reply: What the server answers, where it is not `kit.script`.
+        lacks: Why it cannot be gone with the installed version.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Way:
     statuses: frozenset[str] = frozenset({"priced"})
     sees: str = "BudgetExceeded"
     reply: Any = kit.script
+    lacks: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -112,24 +114,29 @@ CLAUDE_PARSED_STREAM = frozenset({"unknown"}) if llama_versions.CLAUDE_IS_NATIVE
 RESPONSES_PARSED = _UNSEEN if llama_versions.RESPONSES_ARE_NATIVE else PRICED
 
 
-def _of_model(label: str, model: str, streamed: frozenset[str] = PRICED) -> None:
+def _of_model(label: str, model: str, streamed: frozenset[str] = PRICED, lacks: str = "") -> None:
     """The eight methods of a model."""
 
     def get(world: World) -> Any:
         return getattr(world, model)
 
-    way(f"{label} chat")(lambda world: get(world).chat(ASK))
-    way(f"{label} stream_chat", statuses=streamed)(lambda world: _all(get(world).stream_chat(ASK)))
-    way(f"{label} achat")(lambda world: get(world).achat(ASK))
-    way(f"{label} astream_chat", statuses=streamed)(lambda world: _all_of(get(world).astream_chat(ASK)))
-    way(f"{label} complete")(lambda world: get(world).complete(QUESTION))
-    way(f"{label} stream_complete", statuses=streamed)(lambda world: _all(get(world).stream_complete(QUESTION)))
-    way(f"{label} acomplete")(lambda world: get(world).acomplete(QUESTION))
-    way(f"{label} astream_complete", statuses=streamed)(lambda world: _all_of(get(world).astream_complete(QUESTION)))
+    way(f"{label} chat", lacks=lacks)(lambda world: get(world).chat(ASK))
+    way(f"{label} stream_chat", statuses=streamed, lacks=lacks)(lambda world: _all(get(world).stream_chat(ASK)))
+    way(f"{label} achat", lacks=lacks)(lambda world: get(world).achat(ASK))
+    way(f"{label} astream_chat", statuses=streamed, lacks=lacks)(lambda world: _all_of(get(world).astream_chat(ASK)))
+    way(f"{label} complete", lacks=lacks)(lambda world: get(world).complete(QUESTION))
+    way(f"{label} stream_complete", statuses=streamed, lacks=lacks)(
+        lambda world: _all(get(world).stream_complete(QUESTION))
+    )
+    way(f"{label} acomplete", lacks=lacks)(lambda world: get(world).acomplete(QUESTION))
+    way(f"{label} astream_complete", statuses=streamed, lacks=lacks)(
+        lambda world: _all_of(get(world).astream_complete(QUESTION))
+    )
 
 
-for _label, _model in (("OpenAI", "chat"), ("OpenAI instruct", "instruct"), ("OpenAIResponses", "responses")):
-    _of_model(_label, _model)
+_of_model("OpenAI", "chat")
+_of_model("OpenAI instruct", "instruct")
+_of_model("OpenAIResponses", "responses", lacks=LACKS_RESPONSES)
 _of_model("Anthropic", "claude", CLAUDE_STREAMED)
 
 way("OpenAILike chat")(lambda world: world.like.chat(ASK))
@@ -174,13 +181,13 @@ way("Anthropic stream_structured_predict (native)", statuses=CLAUDE_PARSED_STREA
 way("Anthropic as_structured_llm chat (native)", statuses=CLAUDE_PARSED)(
     lambda world: world.claude.as_structured_llm(City).chat(ASK)
 )
-way("OpenAIResponses structured_predict (native)", statuses=RESPONSES_PARSED)(
+way("OpenAIResponses structured_predict (native)", statuses=RESPONSES_PARSED, lacks=LACKS_RESPONSES)(
     lambda world: world.responses.structured_predict(City, PROMPT, topic="a")
 )
-way("OpenAIResponses astructured_predict (native)", statuses=RESPONSES_PARSED)(
+way("OpenAIResponses astructured_predict (native)", statuses=RESPONSES_PARSED, lacks=LACKS_RESPONSES)(
     lambda world: world.responses.astructured_predict(City, PROMPT, topic="a")
 )
-way("OpenAIResponses stream_structured_predict")(
+way("OpenAIResponses stream_structured_predict", lacks=LACKS_RESPONSES)(
     lambda world: _all(world.responses.stream_structured_predict(City, PROMPT, topic="a"))
 )
 
@@ -292,25 +299,31 @@ def _sub_question(world: World, *, use_async: bool) -> Any:
 # -- agents and workflows
 
 
-@way("FunctionAgent", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW)
+@way("FunctionAgent", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW, lacks=LACKS_AGENTS)
 async def _(world: World) -> Any:
-    return await FunctionAgent(llm=world.chat, tools=[kit.look_up]).run(QUESTION)
+    return await agents.FunctionAgent(llm=world.chat, tools=[kit.look_up]).run(QUESTION)
 
 
-@way("FunctionAgent, not streaming", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW)
+@way("FunctionAgent, not streaming", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW, lacks=LACKS_AGENTS)
 async def _(world: World) -> Any:
-    return await FunctionAgent(llm=world.chat, tools=[kit.look_up], streaming=False).run(QUESTION)
+    return await agents.FunctionAgent(llm=world.chat, tools=[kit.look_up], streaming=False).run(QUESTION)
 
 
-@way("Anthropic FunctionAgent", requests=2, statuses=CLAUDE_STREAMED, sees=llama_versions.REFUSED_IN_WORKFLOW)
+@way(
+    "Anthropic FunctionAgent",
+    requests=2,
+    statuses=CLAUDE_STREAMED,
+    sees=llama_versions.REFUSED_IN_WORKFLOW,
+    lacks=LACKS_AGENTS,
+)
 async def _(world: World) -> Any:
-    return await FunctionAgent(llm=world.claude, tools=[kit.look_up]).run(QUESTION)
+    return await agents.FunctionAgent(llm=world.claude, tools=[kit.look_up]).run(QUESTION)
 
 
-@way("AgentWorkflow", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW)
+@way("AgentWorkflow", requests=2, sees=llama_versions.REFUSED_IN_WORKFLOW, lacks=LACKS_AGENTS)
 async def _(world: World) -> Any:
-    helper = FunctionAgent(name="helper", description="d", llm=world.chat, tools=[kit.look_up])
-    return await AgentWorkflow(agents=[helper], root_agent="helper").run(QUESTION)
+    helper = agents.FunctionAgent(name="helper", description="d", llm=world.chat, tools=[kit.look_up])
+    return await agents.AgentWorkflow(agents=[helper], root_agent="helper").run(QUESTION)
 
 
 def reasons(request: Any) -> Reply:
@@ -321,22 +334,14 @@ def reasons(request: Any) -> Reply:
     return Reply(text=text, input_tokens=1000, output_tokens=200)
 
 
-@way("ReActAgent", requests=2, reply=reasons, sees=llama_versions.REFUSED_IN_WORKFLOW)
+@way("ReActAgent", requests=2, reply=reasons, sees=llama_versions.REFUSED_IN_WORKFLOW, lacks=LACKS_AGENTS)
 async def _(world: World) -> Any:
-    return await ReActAgent(llm=world.chat, tools=[kit.look_up]).run(QUESTION)
-
-
-class _OneStep(Workflow):
-    llm: Any = None
-
-    @step
-    async def ask(self, ev: StartEvent) -> StopEvent:
-        return StopEvent(result=str(await self.llm.acomplete(ev.question)))
+    return await agents.ReActAgent(llm=world.chat, tools=[kit.look_up]).run(QUESTION)
 
 
 @way("Workflow step", sees=llama_versions.REFUSED_IN_WORKFLOW)
 async def _(world: World) -> Any:
-    workflow = _OneStep()
+    workflow = OneStep()
     workflow.llm = world.chat
     return await workflow.run(question=QUESTION)
 
@@ -439,7 +444,7 @@ def main() -> None:
     print("|---|---|---|---|" + "---|" * len(INSTALLATIONS))
     names = sys.argv[1:]
     for way_in in WAYS:
-        if names and way_in.name not in names:
+        if way_in.lacks or (names and way_in.name not in names):
             continue
         with tempfile.TemporaryDirectory() as folder:
             seen = go(way_in, "track()", Path(folder) / "room.db", used_up=False)

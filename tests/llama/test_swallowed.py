@@ -10,20 +10,19 @@ from contextlib import contextmanager
 
 import pytest
 from llama_index.core import get_response_synthesizer
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
 from llama_index.core.query_engine import SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.tools import FunctionTool, QueryEngineTool
 from llama_index.core.tools.calling import call_tool
-from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
-from llama_index.core.workflow.retry_policy import ConstantDelayRetryPolicy
 
 from ai_budget_callbacks import Budget, BudgetExceeded, track
 from ai_budget_callbacks.demo.loopback import Reply, ToolCall
 from tests.llama.entry_table import sub_questions
 from tests.llama.kit import QUESTION, City, chat, index_of, script
+from tests.llama.own_workflows import Retried
 from tests.support import llama_versions
 from tests.support.audit import audit
+from tests.support.llama_versions import LACKS_AGENTS, agents
 
 PAID = {"input_tokens": 1000, "output_tokens": 200}
 
@@ -52,8 +51,9 @@ def always_a_tool(request):
 
 
 async def test_a_tool_whose_model_is_refused_ends_the_agent(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far = serve(always_a_tool)
-    agent = FunctionAgent(llm=chat(far), tools=[asking_tool(chat(far))])
+    agent = agents.FunctionAgent(llm=chat(far), tools=[asking_tool(chat(far))])
     with refused_in_workflow():
         async with track(Budget(calls=1), meter=meter()):
             await agent.run(QUESTION)
@@ -61,17 +61,19 @@ async def test_a_tool_whose_model_is_refused_ends_the_agent(serve, meter, ledger
 
 
 async def test_the_same_in_an_agent_workflow(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far = serve(always_a_tool)
-    helper = FunctionAgent(name="helper", description="d", llm=chat(far), tools=[asking_tool(chat(far))])
+    helper = agents.FunctionAgent(name="helper", description="d", llm=chat(far), tools=[asking_tool(chat(far))])
     with refused_in_workflow():
         async with track(Budget(calls=1), meter=meter()):
-            await AgentWorkflow(agents=[helper], root_agent="helper").run(QUESTION)
+            await agents.AgentWorkflow(agents=[helper], root_agent="helper").run(QUESTION)
     audit(far, ledger, requests=1, entries=1, usd="0.00027")
 
 
 async def test_the_structured_end_of_an_agent_is_refused_and_told(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far = serve(script)
-    agent = FunctionAgent(llm=chat(far), tools=[], output_cls=City)
+    agent = agents.FunctionAgent(llm=chat(far), tools=[], output_cls=City)
     with pytest.raises(BudgetExceeded):
         async with track(Budget(calls=1), meter=meter()) as run:
             answer = await agent.run(QUESTION)
@@ -113,28 +115,21 @@ def test_a_tool_that_core_calls_twice_is_refused_twice(serve, meter, ledger):
     audit(far, ledger, requests=1, entries=1, usd="0.00027")
 
 
-class _Retried(Workflow):
-    model = None
-
-    @step(retry_policy=ConstantDelayRetryPolicy(delay=0.01, maximum_attempts=4))
-    async def ask(self, ev: StartEvent) -> StopEvent:
-        return StopEvent(result=str(await self.model.acomplete(QUESTION)))
-
-
 async def test_a_step_that_is_retried_sends_nothing_more(serve, meter, ledger):
     far = serve(Reply(text="Four.", **PAID))
-    workflow = _Retried()
-    workflow.model = chat(far)
+    workflow = Retried()
+    workflow.llm = chat(far)
     with refused_in_workflow():
         async with track(Budget(calls=1), meter=meter()):
-            await workflow.run()
-            await workflow.run()
+            await workflow.run(question=QUESTION)
+            await workflow.run(question=QUESTION)
     audit(far, ledger, requests=1, entries=1, usd="0.00027")
 
 
 async def test_a_handler_tells_what_an_agent_swallowed(serve, handler, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far, gate = serve(script), handler(Budget(calls=1))
-    await FunctionAgent(llm=chat(far, gate), tools=[], output_cls=City).run(QUESTION)
+    await agents.FunctionAgent(llm=chat(far, gate), tools=[], output_cls=City).run(QUESTION)
     assert gate.exceeded
     with pytest.raises(BudgetExceeded):
         gate.raise_if_exceeded()
@@ -142,10 +137,11 @@ async def test_a_handler_tells_what_an_agent_swallowed(serve, handler, ledger):
 
 
 async def test_a_run_that_was_refused_is_closed_though_others_have_room(serve, handler, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far = serve(always_a_tool)
     # $0.00027 a call, held whole: two fit, the third does not, and a smaller one afterwards is refused with its run
     gate = handler(Budget(usd="0.0006"), reserve="0.00027")
-    agent = FunctionAgent(llm=chat(far, gate), tools=[asking_tool(chat(far, gate))])
+    agent = agents.FunctionAgent(llm=chat(far, gate), tools=[asking_tool(chat(far, gate))])
     with refused_in_workflow():
         await agent.run(QUESTION)
     audit(far, ledger, requests=2, entries=2, usd="0.00054")

@@ -7,14 +7,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
 from llama_index.core.tools import FunctionTool
 
 from ai_budget_callbacks import Budget, BudgetExceeded, track
 from ai_budget_callbacks.demo.loopback import Reply
 from tests.llama.kit import QUESTION, chat, embedding, index_of, script
+from tests.llama.own_workflows import SyncStep
 from tests.support import llama_versions
 from tests.support.audit import audit, read_back
+from tests.support.llama_versions import LACKS_AGENTS, agents
 
 ANSWER = Reply(text="Four.", input_tokens=1000, output_tokens=200)
 
@@ -35,7 +36,10 @@ def test_the_stages_of_a_query_are_steps_of_one_run(serve, meter, ledger):
     assert books.column("run_id") == [run.id] * 2
     assert set(run.summary().by("step")) == {"retrieve", "synthesize"}
     text = str(run.tree())
-    for name in ("RetrieverQueryEngine.query", "VectorIndexRetriever.retrieve", "CompactAndRefine.synthesize"):
+    classes = ("RetrieverQueryEngine", "VectorIndexRetriever", "CompactAndRefine")
+    if not llama_versions.SPANS_NAME_CLASSES:
+        classes = ("BaseQueryEngine", "BaseRetriever", "BaseSynthesizer")
+    for name in map(".".join, zip(classes, ("query", "retrieve", "synthesize"), strict=True)):
         assert name in text
 
 
@@ -51,10 +55,12 @@ def test_without_a_block_the_outermost_method_is_the_run(serve, handler, ledger)
         queries.query(QUESTION)
     runs = read_back(ledger).column("run_id")[2:]
     assert runs[0] == runs[1] != runs[2] == runs[3]
-    assert runs[0].startswith("RetrieverQueryEngine.query-")
+    engine_class = "RetrieverQueryEngine" if llama_versions.SPANS_NAME_CLASSES else "BaseQueryEngine"
+    assert runs[0].startswith(f"{engine_class}.query-")
 
 
 async def test_agents_steps_and_tools_are_named(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far, inner = serve(script), []
 
     async def look_up(topic: str) -> str:
@@ -63,9 +69,9 @@ async def test_agents_steps_and_tools_are_named(serve, meter, ledger):
         return str(await chat(far).acomplete("inside the tool"))
 
     tool = FunctionTool.from_defaults(async_fn=look_up, name="look_up")
-    helper = FunctionAgent(name="helper", description="d", llm=chat(far), tools=[tool])
+    helper = agents.FunctionAgent(name="helper", description="d", llm=chat(far), tools=[tool])
     async with track(meter=meter(), user="alice") as run:
-        await AgentWorkflow(agents=[helper], root_agent="helper").run(QUESTION)
+        await agents.AgentWorkflow(agents=[helper], root_agent="helper").run(QUESTION)
     books = audit(far, ledger, requests=3, entries=3, usd="0.00081")
     assert inner == ["sums"]
     assert books.column("agent") == ["helper", None, "helper"], "a tool's event of a workflow of agents names none"
@@ -77,13 +83,16 @@ async def test_agents_steps_and_tools_are_named(serve, meter, ledger):
 
 
 async def test_a_sync_tool_in_a_thread_belongs_to_its_run(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far = serve(script)
 
     def look_up(topic: str) -> str:
         """Look something up."""
         return str(chat(far).complete("inside the tool"))
 
-    agent = FunctionAgent(name="helper", llm=chat(far), tools=[FunctionTool.from_defaults(fn=look_up, name="look_up")])
+    agent = agents.FunctionAgent(
+        name="helper", llm=chat(far), tools=[FunctionTool.from_defaults(fn=look_up, name="look_up")]
+    )
     async with track(meter=meter()) as run:
         await agent.run(QUESTION)
     books = audit(far, ledger, requests=3, entries=3, usd="0.00081")
@@ -92,9 +101,21 @@ async def test_a_sync_tool_in_a_thread_belongs_to_its_run(serve, meter, ledger):
     assert books.column("tool")[1] == "look_up"
 
 
+async def test_a_sync_step_in_a_thread_belongs_to_its_run(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_STEP_CONTEXT)
+    far = serve(script)
+    workflow = SyncStep()
+    workflow.llm = chat(far)
+    async with track(meter=meter(), user="erin") as run:
+        await workflow.run(question=QUESTION)
+    entry = audit(far, ledger, requests=1, entries=1, usd="0.00027").one()
+    assert (entry["run_id"], entry["user"], entry["node"]) == (run.id, "erin", "ask")
+
+
 async def test_two_runs_of_one_agent_at_once_stay_apart(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far, own = serve(script), meter()
-    agent = FunctionAgent(llm=chat(far), tools=[])
+    agent = agents.FunctionAgent(llm=chat(far), tools=[])
 
     async def one(user):
         async with track(meter=own, user=user) as run:
@@ -107,8 +128,9 @@ async def test_two_runs_of_one_agent_at_once_stay_apart(serve, meter, ledger):
 
 
 async def test_an_agent_started_inside_a_block_and_awaited_outside_belongs_to_it(serve, meter, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far = serve(script)
-    agent = FunctionAgent(llm=chat(far), tools=[])
+    agent = agents.FunctionAgent(llm=chat(far), tools=[])
     async with track(meter=meter()) as run:
         running = agent.run(QUESTION)
         await asyncio.sleep(0)
@@ -171,6 +193,7 @@ def test_plain_threads_and_pools_are_reached_by_bind(serve, meter, ledger):
 
 
 def test_a_charge_in_a_tool_belongs_to_it(serve, handler, ledger):
+    llama_versions.needs(LACKS_AGENTS)
     far, gate = serve(script), handler(Budget(usd="0.50"))
 
     def look_up(topic: str) -> str:
@@ -178,7 +201,7 @@ def test_a_charge_in_a_tool_belongs_to_it(serve, handler, ledger):
         gate.charge("0.008", name="search", user="dora")
         return topic
 
-    agent = FunctionAgent(
+    agent = agents.FunctionAgent(
         name="helper", llm=chat(far, gate), tools=[FunctionTool.from_defaults(fn=look_up, name="look_up")]
     )
     asyncio.run(_run(agent))

@@ -13,6 +13,7 @@ import llama_index.core.chat_engine.context
 import llama_index.core.response_synthesizers.refine
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
+from llama_index.core.instrumentation.dispatcher import Dispatcher
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.anthropic import Anthropic
 from llama_index.llms.anthropic.utils import CLAUDE_MODELS
@@ -24,10 +25,17 @@ try:  # with llms-openai 0.3.27, which needs core 0.12.17
 except ImportError:
     OpenAIResponses = None
 
+try:  # in core 0.12.0 agents are no workflows
+    import llama_index.core.agent.workflow as agents
+except ImportError:
+    agents = None
+
 try:
     _WORKFLOWS_WRAP = not since("llama-index-workflows", 2)
-except PackageNotFoundError:  # before core 0.12.45 they are a part of it, and let errors through
-    _WORKFLOWS_WRAP = False
+    _STEPS_KEEP_CONTEXT, _WORKFLOWS = since("llama-index-workflows", 2, 9), "llama-index-workflows"
+except PackageNotFoundError:  # they are a part of core 0.12.0, and let errors through
+    _WORKFLOWS_WRAP = _STEPS_KEEP_CONTEXT = False
+    _WORKFLOWS = "llama-index-core"
 
 __all__ = [
     "CHATS_FROM_A_THREAD",
@@ -35,12 +43,17 @@ __all__ = [
     "CLAUDE_IS_NATIVE",
     "CLAUDE_STREAMS_USAGE",
     "ENGINES_ASK_WHEN_READ",
+    "LACKS_AGENTS",
     "LACKS_EMBEDDINGS_CACHE",
     "LACKS_EMBEDDING_RETRIES",
     "LACKS_NATIVE_CLAUDE",
     "LACKS_RATE_LIMITER",
+    "LACKS_RESPONSES",
+    "LACKS_STEP_CONTEXT",
     "REFUSED_IN_WORKFLOW",
     "RESPONSES_ARE_NATIVE",
+    "SPANS_NAME_CLASSES",
+    "agents",
     "needs",
 ]
 
@@ -67,8 +80,11 @@ ENGINES_ASK_WHEN_READ = "stream_call" in vars(llama_index.core.response_synthesi
 """Whether a streaming query engine starts its call when its stream is read: from core 0.14.22 on."""
 CHATS_FROM_A_THREAD = hasattr(llama_index.core.chat_engine.context, "Thread")
 """Whether a context engine's `stream_chat` reads its model in a thread, and not in its synthesizer."""
+SPANS_NAME_CLASSES = "type(instance).__name__" in inspect.getsource(Dispatcher)
+"""Whether spans, and so trees and runs, are named by the instance's class; before, by the class that has the method."""
 REFUSED_IN_WORKFLOW = "WorkflowRuntimeError" if _WORKFLOWS_WRAP else "BudgetExceeded"
 """What who runs an agent or workflow sees of a refusal: workflows before 2.0 put every error in one of their own."""
+LACKS_AGENTS = lacks("llama-index-core", "agents that are workflows", has=agents)
 LACKS_EMBEDDINGS_CACHE = lacks(
     "llama-index-core", "embeddings_cache=", has="embeddings_cache" in BaseEmbedding.model_fields
 )
@@ -79,3 +95,5 @@ LACKS_EMBEDDING_RETRIES = lacks(
 )
 LACKS_NATIVE_CLAUDE = lacks("llama-index-llms-anthropic", "native structured output", has=CLAUDE_IS_NATIVE)
 LACKS_RATE_LIMITER = lacks("llama-index-core", "LLM(rate_limiter=)", has="rate_limiter" in BaseLLM.model_fields)
+LACKS_RESPONSES = lacks("llama-index-llms-openai", "OpenAIResponses", has=OpenAIResponses)
+LACKS_STEP_CONTEXT = lacks(_WORKFLOWS, "context of the caller in the threads of sync steps", has=_STEPS_KEEP_CONTEXT)
