@@ -233,7 +233,7 @@ LLAMA = (
     Sabotage(
         "li-kinds-join",
         "an embedding inside a model's call is booked as that call, which is lost",
-        SLIPS + "test_an_embedding_made_inside_a_models_call_is_a_request_of_its_own",
+        SLIPS + "test_an_embedding_inside_a_native_structured_call_does_not_hide_it",
         ((INDEX + "reports.py", "report.is_open and report.kind == kind", "report.is_open"),),
     ),
     Sabotage(
