@@ -243,6 +243,7 @@ def test_a_conversation_at_the_server_has_no_worst_case(serve, meter, ledger):
 
 
 def test_cache_idx_of_anthropic_asks_for_cache_writes(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_CACHE_IDX)
     far = serve(ClaudeReply(text="x", input_tokens=0, write_5m_tokens=40_000, output_tokens=10))
     own = meter(reserve="worst_case")
     text = [ChatMessage(role="user", content="x" * 40_000)]
@@ -253,6 +254,7 @@ def test_cache_idx_of_anthropic_asks_for_cache_writes(serve, meter, ledger):
 
 
 def test_a_stream_of_anthropic_with_cache_idx_and_silent_counters_is_not_booked_without_its_cache(serve, meter, ledger):
+    llama_versions.needs(llama_versions.LACKS_CACHE_IDX)
     far = serve(
         ClaudeReply(text="x", input_tokens=100, write_5m_tokens=40_000, output_tokens=10, delta_output_only=True)
     )
@@ -352,6 +354,7 @@ def test_a_new_handler_in_the_settings_takes_the_place_of_the_old_one(serve, han
 
 
 async def test_two_runs_of_an_agent_one_after_the_other_are_two_runs(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_RUN_END)
     llama_versions.needs(LACKS_AGENTS)
     far, gate = serve(script), handler(Budget(calls=2, per="run"))
     agent = agents.FunctionAgent(name="first", llm=chat(far, gate), tools=[look_up])
@@ -361,6 +364,7 @@ async def test_two_runs_of_an_agent_one_after_the_other_are_two_runs(serve, hand
 
 
 async def test_a_call_after_an_agents_run_is_not_the_agents(serve, handler, ledger):
+    llama_versions.needs(llama_versions.LACKS_RUN_END)
     llama_versions.needs(LACKS_AGENTS)
     far, gate = serve(script), handler(Budget(usd="0.50"))
     agent = agents.FunctionAgent(name="first", llm=chat(far, gate), tools=[look_up])
