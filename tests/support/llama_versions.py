@@ -100,4 +100,4 @@ LACKS_RATE_LIMITER = lacks("llama-index-core", "LLM(rate_limiter=)", has="rate_l
 LACKS_RESPONSES = lacks("llama-index-llms-openai", "OpenAIResponses", has=OpenAIResponses)
 LACKS_STEP_CONTEXT = lacks(_WORKFLOWS, "context of the caller in the threads of sync steps", has=_STEPS_KEEP_CONTEXT)
 LACKS_CACHE_IDX = lacks("llama-index-llms-anthropic", "cache_idx=", has="cache_idx" in Anthropic.model_fields)
-LACKS_RUN_END = lacks(_WORKFLOWS, "end of a run in the context of its caller", has=agents and not _WORKFLOWS_WRAP)
+LACKS_RUN_END = lacks(_WORKFLOWS, "end of a run in the context of its caller", has=not (agents and _WORKFLOWS_WRAP))
