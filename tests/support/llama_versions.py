@@ -44,11 +44,13 @@ __all__ = [
     "CLAUDE_STREAMS_USAGE",
     "ENGINES_ASK_WHEN_READ",
     "LACKS_AGENTS",
+    "LACKS_CACHE_IDX",
     "LACKS_EMBEDDINGS_CACHE",
     "LACKS_EMBEDDING_RETRIES",
     "LACKS_NATIVE_CLAUDE",
     "LACKS_RATE_LIMITER",
     "LACKS_RESPONSES",
+    "LACKS_RUN_END",
     "LACKS_STEP_CONTEXT",
     "REFUSED_IN_WORKFLOW",
     "RESPONSES_ARE_NATIVE",
@@ -97,3 +99,5 @@ LACKS_NATIVE_CLAUDE = lacks("llama-index-llms-anthropic", "native structured out
 LACKS_RATE_LIMITER = lacks("llama-index-core", "LLM(rate_limiter=)", has="rate_limiter" in BaseLLM.model_fields)
 LACKS_RESPONSES = lacks("llama-index-llms-openai", "OpenAIResponses", has=OpenAIResponses)
 LACKS_STEP_CONTEXT = lacks(_WORKFLOWS, "context of the caller in the threads of sync steps", has=_STEPS_KEEP_CONTEXT)
+LACKS_CACHE_IDX = lacks("llama-index-llms-anthropic", "cache_idx=", has="cache_idx" in Anthropic.model_fields)
+LACKS_RUN_END = lacks(_WORKFLOWS, "end of a run in the context of its caller", has=not (agents and _WORKFLOWS_WRAP))
