@@ -154,8 +154,8 @@ CLIENTS: dict[str, Client] = {
     "ChatCohere": Client("langchain_cohere", _cohere),
     "ChatOllama": Client("langchain_ollama", _ollama_chat),
     "OllamaLLM": Client("langchain_ollama", _ollama_text),
-    "ChatGoogleGenerativeAI": Client("langchain_google_genai", _gemini, "google-genai needs tenacity<9.2"),
-    "ChatBedrockConverse": Client("langchain_aws", _converse, "botocore needs python-dateutil<3"),
+    "ChatGoogleGenerativeAI": Client("langchain_google_genai", _gemini, "with the other providers, part 4"),
+    "ChatBedrockConverse": Client("langchain_aws", _converse, "with the other providers, part 4"),
 }
 _BY_API = {
     "messages": "ChatAnthropic",

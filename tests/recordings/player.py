@@ -92,8 +92,8 @@ def _speakers(framework: Framework, file: str) -> list[tuple[list[str], str]]:
 
 def _missing(framework: Framework, name: str) -> str:
     client = framework.clients[name]
-    pins = f" ({client.conflict}, which our pins exclude)" if client.conflict else ""
-    return f"{client.package.replace('_', '-')} is not installed{pins}"
+    when = f" (it comes {client.conflict})" if client.conflict else ""
+    return f"{client.package.replace('_', '-')} is not installed{when}"
 
 
 def plays(framework: Framework) -> list[Play]:
