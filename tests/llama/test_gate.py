@@ -506,6 +506,24 @@ def test_a_model_that_asks_another_one_twice_is_two_requests(serve, meter, ledge
     assert books.spent("calls") == [2]
 
 
+class AsksTogether(AsksTwice):
+    """The same, both at once."""
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt, formatted=False, **kwargs):
+        answers = await asyncio.gather(self.inner.acomplete(prompt), self.inner.acomplete(prompt))
+        return CompletionResponse(text=answers[0].text)
+
+
+async def test_a_model_that_asks_another_one_two_at_once_is_two_requests(serve, meter, ledger):
+    far = serve(Reply(text="The answer is four.", delay_s=0.2, **PAID))
+    own = meter([Budget(calls=5)])
+    with track(meter=own):
+        await AsksTogether(inner=chat(far)).acomplete(QUESTION)
+    books = audit(far, ledger, requests=2, entries=2, usd="0.00054")
+    assert books.spent("calls") == [2]
+
+
 class Router(AsksTwice):
     """A model of one's own around another one, once."""
 

@@ -35,8 +35,8 @@ LLAMA = (
     ),
     Sabotage(
         "li-nested-once",
-        "two requests inside one method are booked as one",
-        GATE + "test_a_model_that_asks_another_one_twice_is_two_requests",
+        "two requests at once inside one method are booked as one",
+        GATE + "test_a_model_that_asks_another_one_two_at_once_is_two_requests",
         ((INDEX + "reports.py", "return None if report.has_inner else report", "return report"),),
     ),
     Sabotage(
