@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ai_budget_callbacks import Meter
 from tests.adapters.drivers import ADAPTERS
-from tests.support.provider import FarEnd
+from tests.support.fixtures import ledger, meter, serve
+
+__all__ = ["ledger", "meter", "serve"]
 
 
 @pytest.fixture(params=ADAPTERS, ids=lambda kind: kind.name)
@@ -16,47 +17,12 @@ def adapter(request):
 
 
 @pytest.fixture
-def serve():
-    """`serve(reply, **options)`: a started `FarEnd`, stopped after the test."""
-    running = []
-
-    def start(*args, **options):
-        far = FarEnd(*args, **options).start()
-        running.append(far)
-        return far
-
-    yield start
-    for far in running:
-        far.stop()
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    """Path of the ledger file."""
-    return tmp_path / "spend.db"
-
-
-@pytest.fixture
 def handler(adapter, ledger):
     """`handler(*budgets, **meter_options)`: the adapter's handler on the ledger file."""
     made = []
 
     def make(*budgets, **options):
         made.append(adapter.handler(*budgets, **({"ledger": ledger} | options)))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.close()
-
-
-@pytest.fixture
-def meter(ledger):
-    """`meter(budgets, **options)`: a `Meter` on the ledger file."""
-    made = []
-
-    def make(budgets=(), **options):
-        made.append(Meter(budgets, **({"ledger": ledger} | options)))
         return made[-1]
 
     yield make

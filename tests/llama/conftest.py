@@ -5,31 +5,11 @@ from __future__ import annotations
 import pytest
 from llama_index.core import Settings
 
-from ai_budget_callbacks import Meter
 from ai_budget_callbacks.llama_index import BudgetCallbackHandler
 from tests.llama.kit import no_handlers
-from tests.support.provider import FarEnd
+from tests.support.fixtures import ledger, meter, serve
 
-
-@pytest.fixture
-def serve():
-    """`serve(reply, **options)`: a started `FarEnd`, stopped after the test."""
-    running = []
-
-    def start(*args, **options):
-        far = FarEnd(*args, **options).start()
-        running.append(far)
-        return far
-
-    yield start
-    for far in running:
-        far.stop()
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    """Path of the ledger file."""
-    return tmp_path / "spend.db"
+__all__ = ["ledger", "meter", "serve"]
 
 
 @pytest.fixture
@@ -39,20 +19,6 @@ def handler(ledger):
 
     def make(*budgets, **options):
         made.append(BudgetCallbackHandler(*budgets, **({"ledger": ledger} | options)))
-        return made[-1]
-
-    yield make
-    for item in made:
-        item.close()
-
-
-@pytest.fixture
-def meter(ledger):
-    """`meter(budgets, **options)`: a `Meter` on the ledger file."""
-    made = []
-
-    def make(budgets=(), **options):
-        made.append(Meter(budgets, **({"ledger": ledger} | options)))
         return made[-1]
 
     yield make
