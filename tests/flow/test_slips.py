@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import threading
+import time
 import uuid
 from decimal import Decimal
 
@@ -416,7 +417,9 @@ def test_a_refused_prompt_takes_back_what_another_handler_held_for_its_siblings(
 
 def test_one_run_id_twice_at_once_in_one_handler_is_refused_and_leaves_nothing(serve, handler, ledger):
     far = serve(Reply(delay_s=1, **USAGE))
-    first, shared, run_id = handler(Budget(usd="1")), handler(Budget(usd="1")), uuid.uuid4()
+    slow = [lambda _: time.sleep(0.5)]  # between the claim of a run id and its admission
+    first, shared = handler(Budget(usd="1"), listeners=slow), handler(Budget(usd="1"))
+    run_id = uuid.uuid4()
     said, together, model = [], threading.Barrier(8), chat(far)  # made before: a client takes longer than an answer
 
     def ask():
