@@ -6,17 +6,18 @@ withdrawn and abandoned together, and a refusal closes who got it.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks.blocks import close_block
-from ai_budget_callbacks.errors import BudgetExceeded, PriceUnknown, Refusal, UsageMissing
+from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, PriceUnknown, Refusal, UsageMissing
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.budget import Attached
@@ -31,9 +32,11 @@ __all__ = [
     "block_targets",
     "call_id_for",
     "finish",
+    "finish_all",
     "withdraw",
 ]
 
+log = logging.getLogger("ai_budget_callbacks")
 _state_lock = ForkSafeLock()
 
 
@@ -194,6 +197,26 @@ def finish(opened: OpenCall, meter: Meter, outcome: Outcome | None, reason: str 
                 _close(opened.call, meter, live.runs, error)
             _end_at_others(opened.call.id, live, outcome)
         raise
+
+
+def finish_all(
+    opened: Iterable[tuple[Meter, OpenCall]], outcome: Outcome | None, reason: str = ""
+) -> AIBudgetError | None:
+    """End a call at every meter, as `finish` does at one.
+
+    Returns:
+        The first error that must be raised: the caller raises it, now that all meters have committed.
+    """
+    first: AIBudgetError | None = None
+    for meter, item in opened:
+        try:
+            finish(item, meter, outcome, reason)
+        except AIBudgetError as error:
+            first = first or error
+        except Exception:
+            # ours, not the user's: what was paid for is theirs all the same, and the hold is swept as unknown
+            log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
+    return first
 
 
 def _end_at_others(call_id: str, live: _Live, outcome: Outcome) -> None:

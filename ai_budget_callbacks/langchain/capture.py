@@ -20,7 +20,7 @@ from ai_budget_callbacks.asked import asks_reasoning
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, ConfigError, Refusal
 from ai_budget_callbacks.hosts import Hosts
-from ai_budget_callbacks.inflight import Target, abandon, abandon_run, begin, call_id_for, finish, withdraw
+from ai_budget_callbacks.inflight import Target, abandon, abandon_run, begin, call_id_for, finish, finish_all, withdraw
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
 from ai_budget_callbacks.langchain.failures import Failure, judge
@@ -343,17 +343,9 @@ class CaptureHandler(NodeHandler):
 
     def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str, response: Any = None) -> None:
         """End the call at every meter; the first thing that must be raised is raised after all have committed."""
-        first: AIBudgetError | None = None
         if outcome is not None and ongoing.prompt is not None:
             outcome = _with_content(outcome, ongoing.prompt, response)
-        for meter, opened in ongoing.opened:
-            try:
-                finish(opened, meter, outcome, reason)
-            except AIBudgetError as error:
-                first = first or error
-            except Exception:
-                # ours, not the user's: the answer is theirs all the same, and the hold is swept as unknown
-                log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
+        first = finish_all(ongoing.opened, outcome, reason)
         for crossing in book_untaken(ongoing.wraps, ongoing.call, outcome):
             self.note(crossing)
         if ongoing.call.who.run_id == ongoing.call.id:  # the call was its own root

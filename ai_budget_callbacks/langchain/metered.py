@@ -20,7 +20,7 @@ from pydantic import ConfigDict, PrivateAttr
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.charges import charge_call, one_use
 from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
-from ai_budget_callbacks.inflight import Target, begin, finish, withdraw
+from ai_budget_callbacks.inflight import Target, begin, finish_all, withdraw
 from ai_budget_callbacks.langchain.around import look_around
 from ai_budget_callbacks.langchain.capture import CaptureHandler
 from ai_budget_callbacks.langchain.errors import adapted
@@ -141,15 +141,10 @@ def _end(
     """End a call at every meter; the first thing that must be raised is raised after all have committed."""
     first: AIBudgetError | None = None
     for handler, meter, item in opened:
-        try:
-            finish(item, meter, outcome, reason)
-        except AIBudgetError as error:
-            if isinstance(error, Refusal):
-                handler.note(error)
-            first = first or error
-        except Exception:
-            # ours, not the user's: what was returned is theirs all the same
-            log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
+        error = finish_all([(meter, item)], outcome, reason)
+        if isinstance(error, Refusal):
+            handler.note(error)
+        first = first or error
     if first is not None and not quiet:
         raise adapted(first) from None
 

@@ -16,7 +16,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.charges import charge_call, one_use
 from ai_budget_callbacks.errors import AIBudgetError, ConfigError, Refusal
-from ai_budget_callbacks.inflight import begin, call_id_for, finish, withdraw
+from ai_budget_callbacks.inflight import begin, call_id_for, finish, finish_all, withdraw
 from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.request import who_of
 from ai_budget_callbacks.langchain.tasks import TaskWatch
@@ -188,15 +188,7 @@ class NodeHandler(BaseCallbackHandler):
         return fee.held
 
     def _book_fee(self, run_id: UUID, response: Any) -> None:
-        first: AIBudgetError | None = None
-        for meter, opened in self._take_fee(run_id):
-            try:
-                finish(opened, meter, one_use(response))
-            except AIBudgetError as error:
-                first = first or error
-            except Exception:
-                # ours, not the user's: what the tool returned is theirs all the same
-                log.exception("A fee could not be booked; its hold stays and will be booked as unknown.")
+        first = finish_all(self._take_fee(run_id), one_use(response))
         self._end_node(run_id)
         if first is not None:
             if isinstance(first, Refusal):

@@ -20,7 +20,7 @@ from ai_budget_callbacks.asked import asks_reasoning
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, Refusal
 from ai_budget_callbacks.hosts import Hosts
-from ai_budget_callbacks.inflight import abandon, begin, finish, withdraw
+from ai_budget_callbacks.inflight import abandon, begin, finish_all, withdraw
 from ai_budget_callbacks.llama_index.extract import counted_texts, outcome_of, same_answer, with_content
 from ai_budget_callbacks.llama_index.failures import judged
 from ai_budget_callbacks.llama_index.models import client_url, client_word, model_name, params_of
@@ -369,15 +369,7 @@ class GateHandler(BaseCallbackHandler):
 
     def _finish(self, ongoing: _Ongoing, outcome: Outcome | None, reason: str) -> None:
         """End the call at every meter; the first thing that must be raised is raised after all have committed."""
-        first: AIBudgetError | None = None
-        for meter, opened in ongoing.opened:
-            try:
-                finish(opened, meter, outcome, reason)
-            except AIBudgetError as error:
-                first = first or error
-            except Exception:
-                # ours, not the user's: the answer is theirs all the same, and the hold is swept as unknown
-                log.exception("A call could not be booked; its hold stays and will be booked as unknown.")
+        first = finish_all(ongoing.opened, outcome, reason)
         for crossing in book_untaken(ongoing.mark, ongoing.call, outcome):
             self.note(crossing)
         if first is not None:
