@@ -11,7 +11,7 @@ import orjson
 
 from ai_budget_callbacks.ledger import Entry
 from ai_budget_callbacks.money import usd_text
-from ai_budget_callbacks.usage import Call, Request, Terms, Usage, Who
+from ai_budget_callbacks.usage import Call, Other, Request, Terms, Usage, Who
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,7 +160,9 @@ def row_of(
         key,
         *values,
         dumps(dict(fields["metadata"])) if fields["metadata"] else None,
-        None if usage is None else dumps(dict(usage.buckets)),
+        None
+        if usage is None
+        else dumps({**usage.buckets, **{other.model: dict(other.buckets) for other in usage.others}}),
         None if usage is None or usage.raw is None else dumps(usage.raw),
         None if usage is None else usage.input_tokens,
         None if usage is None else usage.output_tokens,
@@ -188,7 +190,7 @@ def _line(line: Any) -> dict[str, Any]:
         "unit_price_usd": format(line.unit_price_usd, "f"),
         "per": line.per,
         "amount_usd": usd_text(line.amount_pico),
-    }
+    } | ({} if line.model is None else {"model": line.model})
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
@@ -197,8 +199,14 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
     flags = tuple(orjson.loads(row["flags"])) if row["flags"] else ()
     source = orjson.loads(row["source"]) if row["source"] else None
     if row["usage"] is not None:
+        counts = orjson.loads(row["usage"])  # another model's counts stand under its name
         usage = Usage(
-            buckets=MappingProxyType(orjson.loads(row["usage"])),
+            buckets=MappingProxyType({name: count for name, count in counts.items() if type(count) is int}),
+            others=tuple(
+                Other(model=name, buckets=MappingProxyType(found))
+                for name, found in counts.items()
+                if isinstance(found, dict)
+            ),
             reader=row["reader"] or "counted",
             raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
             flags=flags,
