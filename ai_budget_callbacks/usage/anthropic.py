@@ -20,6 +20,8 @@ __all__ = ["merge_stream", "read"]
 
 READER = "anthropic/1"
 
+_INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
 
 def merge_stream(events: Sequence[Any]) -> dict[str, Any]:
     """Fold the usage-bearing events of one stream into a single usage object.
@@ -29,12 +31,16 @@ def merge_stream(events: Sequence[Any]) -> dict[str, Any]:
             its `message`.
 
     Returns:
-        The last value of every field, the rule for cumulative counters: never a sum.
+        The last value of every field, the rule for cumulative counters: never a sum. No prompt is empty: an event
+        whose input is 0 in all its counters (servers that imitate the format) does not undo an earlier one's.
     """
     merged: dict[str, Any] = {}
     for event in events:
         usage = mapping(event).get("usage") or mapping(mapping(event).get("message")).get("usage")
-        merged.update({key: value for key, value in mapping(usage).items() if value is not None})
+        said = {key: value for key, value in mapping(usage).items() if value is not None}
+        if not any(said.get(key) for key in _INPUT):
+            said.update({key: merged[key] for key in _INPUT if key in merged})
+        merged.update(said)
     return merged
 
 

@@ -8,6 +8,7 @@ Searches are in no counter: they are read from the answer's `groundingMetadata`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ def _read_interaction(source: Mapping[str, Any]) -> Usage | None:
     )
 
 
-def embedded(answer: Mapping[str, Any]) -> dict[str, int] | None:
+def embedded(answer: Mapping[str, Any]) -> Usage | None:
     """The usage of a Vertex embedding answer, which counts each text in its statistics; None where it has none."""
     predictions = answer.get("predictions")
     counts = Counts()
@@ -114,7 +115,10 @@ def embedded(answer: Mapping[str, Any]) -> dict[str, int] | None:
         for item in (predictions if isinstance(predictions, list) else ())
     ]
     known = [count for count in found if count is not None]
-    return {"promptTokenCount": sum(known)} if known else None
+    if not known:
+        return None
+    usage = read({"promptTokenCount": sum(known)})
+    return usage and replace(usage, flags=(*usage.flags, *counts.flags))
 
 
 def _by_modality(counts: Counts, source: Mapping[str, Any], key: str) -> dict[str, int]:

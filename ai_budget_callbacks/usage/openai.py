@@ -79,7 +79,7 @@ def _read_duration(source: Mapping[str, Any]) -> Usage | None:
     if source.get("type") != "duration":
         return None
     counts = Counts()
-    if isinstance(seconds, float) and math.isfinite(seconds):
+    if isinstance(seconds, float) and math.isfinite(seconds) and seconds >= 0:
         seconds = math.ceil(seconds)  # the larger reading of a part
     whole = counts.read({"seconds": seconds}, "seconds")
     counts.put("audio_seconds", whole)
@@ -137,6 +137,9 @@ def _read_output(counts: Counts, source: Mapping[str, Any], prompt: int, complet
     reasoning = counts.read(details, "reasoning_tokens") or 0
     audio = counts.read(details, "audio_tokens") or 0
     on_top = 0
+    if total is None and reasoning > completion:
+        on_top = reasoning  # it cannot be inside: xAI counts it apart, and no total says so here
+        counts.flag("inconsistent")
     if total is not None and total != prompt + completion:
         on_top = total - prompt - completion
         if on_top < 0:
