@@ -15,7 +15,7 @@ from ai_budget_callbacks.usage import Terms, Usage
 from ai_budget_callbacks.usage._counts import Counts, mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["completed", "from_headers", "read", "shaped"]
 
@@ -56,7 +56,7 @@ def read(raw: Any) -> Usage | None:
         counts.flag("input_absent")
     counts.put("input_uncached", plain)
     counts.put("cache_read", cached)
-    _read_writes(counts, source.get("cacheDetails"), written or 0)
+    _read_writes(counts, counts.listed(source, "cacheDetails"), written or 0)
     counts.put("output_text", output)
     beyond = 0 if total is None else total - sum(counts.buckets.values())
     if beyond:
@@ -73,9 +73,9 @@ def read(raw: Any) -> Usage | None:
     )
 
 
-def _read_writes(counts: Counts, details: Any, written: int) -> None:
+def _read_writes(counts: Counts, details: Sequence[Any], written: int) -> None:
     known = 0
-    for item in map(mapping, details if isinstance(details, list) else ()):
+    for item in map(mapping, details):
         tokens = counts.read(item, "inputTokens") or 0
         counts.put(_LIFETIMES.get(str(item.get("ttl")), "cache_write"), tokens)
         known += tokens

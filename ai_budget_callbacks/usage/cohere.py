@@ -44,12 +44,12 @@ def read(raw: Any) -> Usage | None:
     """
     source = mapping(raw)
     counts = Counts()
-    units = mapping(source.get("billed_units"))
+    units = counts.part(source, "billed_units")
     found = {bucket: counts.read(units, key) for bucket, key in _UNITS.items()}
     if any(counts.read(units, key) for key in units if key not in _UNITS.values()):
         counts.flag("unknown_unit")
     if all(count is None for count in found.values()) or any(found[bucket] is not None for bucket in _TOKENS):
-        _read_tokens(counts, mapping(source.get("tokens")), found)
+        _read_tokens(counts, counts.part(source, "tokens"), found)
     if all(count is None for count in found.values()) and "unknown_unit" not in counts.flags:
         return None
     for bucket, count in found.items():

@@ -56,9 +56,11 @@ def read(raw: Any) -> Usage | None:
         return None
     cached = counts.read(source, "cachedContentTokenCount", "cached_content_token_count") or 0
     tool = counts.read(source, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
-    audio = _details(counts, source, "promptTokensDetails", "prompt_tokens_details", "promptTokenDetails").get(
-        "AUDIO", 0
-    )
+    asked = _details(counts, source, "promptTokensDetails", "prompt_tokens_details", "promptTokenDetails")
+    if prompt is not None and prompt < sum(asked.values()):
+        counts.flag("inconsistent")
+        prompt = sum(asked.values())  # the larger reading
+    audio = asked.get("AUDIO", 0)
     cached_audio = _details(counts, source, "cacheTokensDetails", "cache_tokens_details").get("AUDIO", 0)
     counts.put("cache_read", counts.rest(cached, cached_audio))
     counts.put("cache_read_audio", cached_audio)
@@ -123,7 +125,7 @@ def embedded(answer: Mapping[str, Any]) -> Usage | None:
 
 def _by_modality(counts: Counts, source: Mapping[str, Any], key: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    for item in map(mapping, _list(source, key)):
+    for item in map(mapping, counts.listed(source, key)):
         name = str(item.get("modality")).upper()
         found[name] = found.get(name, 0) + (counts.read(item, "tokens") or 0)
     return found
@@ -180,7 +182,7 @@ def _list(source: Mapping[str, Any], *keys: str) -> list[Any]:
 def _details(counts: Counts, source: Mapping[str, Any], *keys: str) -> dict[str, int]:
     """Tokens by modality of a list of `{modality, tokenCount}`."""
     found: dict[str, int] = {}
-    for item in map(mapping, _list(source, *keys)):
+    for item in map(mapping, counts.listed(source, *keys)):
         kind = item.get("modality")
         name = str(getattr(kind, "value", kind)).upper()
         found[name] = found.get(name, 0) + (counts.read(item, "tokenCount", "token_count") or 0)
