@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.sabotage.llama import LLAMA
+from tests.sabotage.prices import PRICES
 from tests.sabotage.sabotage import Sabotage
 
 FIRST = "tests/flow/test_first_call.py"
@@ -32,6 +33,7 @@ def trap(name: str) -> str:
 
 SABOTAGES = (
     *LLAMA,
+    *PRICES,
     Sabotage(
         "cost-zero",
         "every cost is 0",
