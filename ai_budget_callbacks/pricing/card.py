@@ -276,15 +276,16 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
     buckets = usage.buckets
     if not buckets:
         return Cost(status="unpriced", pico=None, reason="the usage has no counts")
-    lacking = next((reason for flag, reason in _UNCOUNTED.items() if flag in usage.flags), None)
+    lacking = next((_UNCOUNTED[flag] for flag in usage.flags if flag in _UNCOUNTED), None) if usage.flags else None
     total_input = 0
     for name, count in buckets.items():
         if name in _INPUT:
             total_input += count
     lines = []
     pico = 0
+    rates = card.rates
     for name, count in buckets.items():
-        rate = card.rate(name)
+        rate = rates.get(name) or card.rate(name)
         if rate is None:
             lacking = lacking or f"no price for {name} of {card.source.model or 'the model'}"
             continue
