@@ -193,25 +193,24 @@ def _line(line: Any) -> dict[str, Any]:
     } | ({} if line.model is None else {"model": line.model})
 
 
+def _usage_of(row: Mapping[str, Any], flags: tuple[str, ...]) -> Usage:
+    counts = orjson.loads(row["usage"])  # another model's counts stand under its name
+    others = [(name, found) for name, found in counts.items() if isinstance(found, dict)]
+    return Usage(
+        buckets=MappingProxyType({name: count for name, count in counts.items() if type(count) is int}),
+        others=tuple(Other(model=name, buckets=MappingProxyType(found)) for name, found in others),
+        reader=row["reader"] or "counted",
+        raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
+        flags=flags,
+        terms=Terms(),
+    )
+
+
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """An entry from its row."""
-    usage = None
     flags = tuple(orjson.loads(row["flags"])) if row["flags"] else ()
     source = orjson.loads(row["source"]) if row["source"] else None
-    if row["usage"] is not None:
-        counts = orjson.loads(row["usage"])  # another model's counts stand under its name
-        usage = Usage(
-            buckets=MappingProxyType({name: count for name, count in counts.items() if type(count) is int}),
-            others=tuple(
-                Other(model=name, buckets=MappingProxyType(found))
-                for name, found in counts.items()
-                if isinstance(found, dict)
-            ),
-            reader=row["reader"] or "counted",
-            raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
-            flags=flags,
-            terms=Terms(),
-        )
+    usage = None if row["usage"] is None else _usage_of(row, flags)
     return Entry(
         id=row["id"],
         kind=row["kind"],
