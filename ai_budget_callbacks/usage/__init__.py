@@ -202,7 +202,9 @@ class Request:
         cache_control: Whether the request asks for cache writes.
         service_tier: The tier the request pins, or None (then the dearest is assumed for a worst case).
         speed: The speed the request asks for (Anthropic's `"fast"`), or None.
-        other_parts: Content parts whose token count bytes do not bound (images, audio, files).
+        text_tokens: Tokens of all message text by the model's own tokenizer, or None where it was not asked.
+        images: Image parts.
+        other_parts: Other content parts whose token count bytes do not bound (audio, files).
         hosted_tools: Provider-run tools offered (web search, code interpreter …), by type.
     """
 
@@ -216,6 +218,8 @@ class Request:
     cache_control: bool = False
     service_tier: str | None = None
     speed: str | None = None
+    text_tokens: int | None = None
+    images: int = 0
     other_parts: int = 0
     hosted_tools: tuple[str, ...] = ()
 
