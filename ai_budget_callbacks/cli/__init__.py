@@ -7,6 +7,7 @@ import sys
 import click
 
 from ai_budget_callbacks.cli.books import budgets, path, report, runs, show, status, verify
+from ai_budget_callbacks.cli.correct import reprice
 from ai_budget_callbacks.cli.output import EXIT_WRONG, fail, told
 from ai_budget_callbacks.cli.price import price
 
@@ -19,7 +20,7 @@ def main() -> None:
     """See what LLM calls cost, and where the money went."""
 
 
-for command in (budgets, path, price, report, runs, show, status, verify):
+for command in (budgets, path, price, report, reprice, runs, show, status, verify):
     main.add_command(command)
 
 

@@ -118,8 +118,8 @@ SABOTAGES = (
             ),
             (
                 "ledger/sqlite.py",
-                "        with self._connection.write(full=self._full) as conn:\n            return",
-                "        self._connection.settling = True\n        with self._connection.write(full=self._full) as conn:\n            return",
+                "        with self._connection.write(full=self._full) as conn:\n            return self._close",
+                "        self._connection.settling = True\n        with self._connection.write(full=self._full) as conn:\n            return self._close",
             ),
         ),
     ),
