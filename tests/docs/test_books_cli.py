@@ -120,7 +120,10 @@ def test_reprice_applies_once(path):
     assert run("verify", "--ledger", path)[0] == f"{path}: the books add up; 0 open holds.\n"
     report = json.loads(run("report", "--ledger", path, "--json")[0])
     assert [(row["calls"], row["cost_usd"]) for row in report if row["model"] == "gpt-4o-mini"] == [(4, "0.0006")]
-    assert "adjustment: gpt-4o-mini  0 + 0 tokens  $-0.00003 (repriced: reader)" in run("show", "run-24", "--ledger", path)[0]
+    assert (
+        "adjustment: gpt-4o-mini  0 + 0 tokens  $-0.00003 (repriced: reader)"
+        in run("show", "run-24", "--ledger", path)[0]
+    )
 
 
 def test_reprice_looks_only_where_it_is_told(path):
@@ -166,7 +169,9 @@ def test_what_if_leaves_nothing_out_silently(path):
     # 1000 x 0.10 + 100 x 0.40 a million and two searches at $10 a thousand
     assert [(row["calls"], row["was_usd"], row["would_be_usd"], row["left_out"], row["why_left_out"]) for row in found] == [
         (1, "0.0235", "0.02014", 1, "1: its outcome was never seen")]  # fmt: skip
-    out, notes = run("what-if", "--model", "anthropic/claude-opus-4-5=openai/gpt-4o", "--ledger", path, "--json", code=3)
+    out, notes = run(
+        "what-if", "--model", "anthropic/claude-opus-4-5=openai/gpt-4o", "--ledger", path, "--json", code=3
+    )
     (row,) = json.loads(out)
     assert (row["calls"], row["would_be_usd"], row["left_out"], row["left_out_usd"]) == (0, "0", 1, "0.0088")
     assert row["why_left_out"] == "1: no price for cache_write_5m of gpt-4o"
@@ -249,7 +254,16 @@ day         model        verdict        theirs_usd    ours_usd    difference_usd
     assert [(row["day"][-2:], row["model"], row["verdict"]) for row in found] == [
         ("23", "gpt-4o-mini", "equal"), ("24", "brand-new", "only ours"), ("24", "gpt-4o", "differs"),
         ("24", "gpt-4o-mini", "equal"), ("24", "gpt-5", "only theirs"), ("24", "web_search", "equal")]  # fmt: skip
-    assert run("reconcile", str(export), "--ledger", path, "--until", "2026-11-24")[1].splitlines()[0] == "No differences."
+    assert (
+        run("reconcile", str(export), "--ledger", path, "--until", "2026-11-24")[1].splitlines()[0] == "No differences."
+    )
+
+
+def test_amounts_of_an_export_pass_through_no_float(path):
+    """21 digits: a float has 16."""
+    text = costs(d23={None: "123456789.123456789012"})
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=text)
+    assert row["theirs_usd"] == "123456789.123456789012"
 
 
 def test_reconcile_openai_costs_without_models(path):
@@ -276,7 +290,10 @@ def test_reconcile_openai_usage(path):
     ]  # fmt: skip
     text = json.dumps({"object": "page", "data": data, "has_more": True, "next_page": "x"})
     found = rows("reconcile", "-", "--ledger", path, "--all", stdin=text)
-    told = [(row["model"], row["verdict"], row["their_calls"], row["our_calls"], row["input_tokens_difference"], row["why"]) for row in found]
+    told = [
+        (row["model"], row["verdict"], row["their_calls"], row["our_calls"], row["input_tokens_difference"], row["why"])
+        for row in found
+    ]
     assert told[0] == ("gpt-4o-mini", "differs", 3, 2, 1000, "1 calls not through us")
     assert ("gpt-4o-mini", "equal", 1, 1, 0, "") in told
     assert run("reconcile", "-", "--ledger", path, stdin=text)[1].endswith(
@@ -327,7 +344,9 @@ def test_reconcile_csv_tells_tokens_from_prices(path):
         ("claude-opus-4-5", "0.0001", "$0.0001 other prices for the same tokens"),
         ("gpt-4o-mini", "0.00021", "1 calls not through us; $0.00021 other tokens"),
     ]
-    assert run("reconcile", "-", "--ledger", path, "--until", "2026-11-24", "--tolerance", "0.00021", stdin=CSV)[0] == ""
+    assert (
+        run("reconcile", "-", "--ledger", path, "--until", "2026-11-24", "--tolerance", "0.00021", stdin=CSV)[0] == ""
+    )
 
 
 def test_reconcile_both_at_once(path):
@@ -344,7 +363,10 @@ def test_reconcile_openrouter(tmp_path):
         meter = Meter(ledger=path)
         call = Call(id="a", framework="direct", provider="openrouter", model="openai/gpt-4.1", started_at=at)
         raw = RAW | {"cost": "0.001", "is_byok": True, "cost_details": {"upstream_inference_cost": "0.012"}}
-        meter.settle(meter.reserve(call), Outcome(kind="answer", usage=openai.read(raw), response_model="openai/gpt-4.1-2025-04-14"))
+        meter.settle(
+            meter.reserve(call),
+            Outcome(kind="answer", usage=openai.read(raw), response_model="openai/gpt-4.1-2025-04-14"),
+        )
         meter.close()
     item = {"date": "2026-11-24", "model": "openai/gpt-4.1", "model_permaslug": "openai/gpt-4.1-2025-04-14", "usage": 0.001,
             "byok_usage_inference": 0.012, "requests": 1, "prompt_tokens": 1000, "completion_tokens": 100, "reasoning_tokens": 0}  # fmt: skip
@@ -362,7 +384,10 @@ def test_reconcile_openrouter(tmp_path):
         ('{"error": "no key"}', 'Page 1 of the export has no list "data"'),
         ('{"data": [{"what": 1}]}', "Name the one it is with --format"),
         ('{"data": [], "has_more": false}', "This export is none of"),
-        (costs(d23={"x, input": '"much"'}), "bucket 1 of data, result 1: amount.value: Input should be a valid decimal"),
+        (
+            costs(d23={"x, input": '"much"'}),
+            "bucket 1 of data, result 1: amount.value: Input should be a valid decimal",
+        ),
         (costs(d23={"x, input": "1e999999"}), "bucket 1 of data, result 1: amount is out of range"),
         (costs(d23={"x, input": "NaN"}), "NaN is no number"),
         (costs(d23={"x, input": "1"}).replace('"usd"', '"eur"'), "its currency is 'eur'; only USD"),
@@ -384,9 +409,16 @@ def test_a_malformed_export_names_the_row(path, text, said):
 
 def test_an_export_in_another_coding_or_of_other_days(path):
     assert "no UTF-8" in run("reconcile", "-", "--ledger", path, stdin=b"\xff\xfe", code=1)[1]
-    assert "no day of it is left" in run("reconcile", "-", "--ledger", path, "--since", "2026-12-01", stdin=CSV, code=1)[1]
-    assert "There is no format 'pdf'" in run("reconcile", "-", "--ledger", path, "--format", "pdf", stdin=CSV, code=1)[1]
-    assert "This file is no JSON" in run("reconcile", "-", "--ledger", path, "--format", "openai-costs", stdin=CSV, code=1)[1]
+    assert (
+        "no day of it is left" in run("reconcile", "-", "--ledger", path, "--since", "2026-12-01", stdin=CSV, code=1)[1]
+    )
+    assert (
+        "There is no format 'pdf'" in run("reconcile", "-", "--ledger", path, "--format", "pdf", stdin=CSV, code=1)[1]
+    )
+    assert (
+        "This file is no JSON"
+        in run("reconcile", "-", "--ledger", path, "--format", "openai-costs", stdin=CSV, code=1)[1]
+    )
 
 
 @pytest.mark.parametrize("name", ["reprice", "what-if", "reconcile"])
