@@ -40,7 +40,12 @@ _DAY_S = 86_400
 _LINE_ITEM = re.compile(
     r"(?:(?:\w+ \| )?)(?P<model>[^\s,]+)(?: (?:text|audio|image))?, (?:cached input|cache writes|input|output)\b.*"
 )
-_TOOLS = {"web search": "web_search", "file search": "file_search", "code": "code_execution"}
+_TOOLS = {
+    "web search": "web_search",
+    "file search": "file_search",
+    "code execution": "code_execution",
+    "code interpreter": "code_execution",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -719,7 +719,7 @@ SABOTAGES = (
             (
                 "ledger/statements.py",
                 "WHERE id = ?1 OR adjusts = ?1 ORDER BY id",
-                "WHERE id = ?1 ORDER BY id LIMIT 1 + (SELECT 0 * COUNT(*) FROM entry WHERE adjusts = ?1)",
+                "WHERE id = ?1 ORDER BY id",
             ),
             (
                 "ledger/adjusting.py",
