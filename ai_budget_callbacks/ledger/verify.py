@@ -48,16 +48,19 @@ WHERE entry.kind <> 'adjustment' GROUP BY entry.id HAVING COALESCE(entry.booked_
 """
 # An entry and its adjustments together are booked once, as what they moved the balances by.
 _ADJUSTED = """
-WITH sums AS (
-  SELECT COALESCE(adjusts, id) AS root, SUM(booked_pico) AS booked, SUM(cost_pico) AS cost, MAX(id) AS last
-  FROM entry WHERE adjusts IS NOT NULL OR id IN (SELECT adjusts FROM entry WHERE adjusts IS NOT NULL) GROUP BY 1),
+WITH corrected AS (SELECT DISTINCT adjusts AS call FROM entry WHERE adjusts IS NOT NULL),
+sums AS (
+  SELECT COALESCE(adjusts, id) AS call, SUM(booked_pico) AS booked, SUM(cost_pico) AS cost, MAX(id) AS last
+  FROM entry WHERE adjusts IS NOT NULL OR id IN corrected GROUP BY 1),
 moved AS (
-  SELECT sums.root AS root, balance.id AS balance, SUM(part.value) AS moved FROM sums
-  JOIN entry ON entry.id = sums.root OR entry.adjusts = sums.root, json_each(entry.amounts) AS part
-  JOIN balance ON balance.id = CAST(part.key AS INTEGER) AND balance.unit = 'usd' GROUP BY 1, 2)
-SELECT root, COALESCE(booked, 0), (SELECT MAX(moved.moved) FROM moved WHERE moved.root = sums.root) AS most, cost,
-  (SELECT status FROM entry WHERE id = last), (SELECT kind FROM entry WHERE id = root)
-FROM sums
+  SELECT COALESCE(adjusts, entry.id) AS call, balance.id AS balance, SUM(part.value) AS amount
+  FROM entry, json_each(entry.amounts) AS part
+  JOIN balance ON balance.id = CAST(part.key AS INTEGER) AND balance.unit = 'usd'
+  WHERE adjusts IS NOT NULL OR entry.id IN corrected GROUP BY 1, 2),
+most AS (SELECT call, MAX(amount) AS amount FROM moved GROUP BY 1)
+SELECT sums.call, COALESCE(booked, 0), most.amount, cost, last.status, origin.kind
+FROM sums LEFT JOIN most ON most.call = sums.call
+JOIN entry AS last ON last.id = sums.last LEFT JOIN entry AS origin ON origin.id = sums.call
 """
 _MISSING = """
 SELECT entry.id, part.key FROM entry, json_each(entry.amounts) AS part
