@@ -35,13 +35,14 @@ from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.money import usd_decimal
 from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.pricing.estimate import Learned
+from ai_budget_callbacks.pricing.tokenizer import token_counter
 from ai_budget_callbacks.report import BalanceView, Summary, balance_views, summarise
 from ai_budget_callbacks.settings import default_ledger
 from ai_budget_callbacks.spool import Spool
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
     from ai_budget_callbacks.usage import Call
@@ -126,6 +127,7 @@ class Meter:
         self.store_content = store_content
         self.prices = PriceBook(prices)
         self._catalogue = self.prices.catalogue_name  # loads the price data now, not in a request
+        self.token_counter("openai", "gpt-4o")  # the tokenizer too, where it will be needed
         self._listeners = tuple(listeners)
         self._watch = Watch(self._emit)
         self._attached = self.attach(_budgets(budgets), self.id)
@@ -140,6 +142,10 @@ class Meter:
         self._spool = Spool()
         self._shut = False
         self.ledger.sweep(datetime.now(UTC))
+
+    def token_counter(self, provider: str, model: str) -> Callable[[str], int | None] | None:
+        """What counts a prompt's tokens exactly, where this meter reserves worst cases and the tokenizer is on disk."""
+        return token_counter(provider, model) if self.policy.reserve == "worst_case" else None
 
     @property
     def closed(self) -> bool:

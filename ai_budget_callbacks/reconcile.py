@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.money import pico_from_usd, usd_text
@@ -150,29 +150,41 @@ def _add_ours(ours: dict[tuple[date, str], Side], day: date, call: Standing, *, 
     side = ours[day, ALL if whole else undated(name)]
     side.add("calls", 1)
     side.statuses[call.status] += 1
-    if call.usage is not None:
-        side.add("input_tokens", call.input_tokens)
-        side.add("output_tokens", call.output_tokens)
+    usage = call.usage
+    if usage is not None:
+        _add_tokens(side, call.input_tokens, call.output_tokens)
+        for other in () if whole else usage.others:  # an advisor is billed under its own name
+            advised = replace(usage, buckets=other.buckets, others=())
+            _add_tokens(ours[day, undated(other.model)], advised.input_tokens, advised.output_tokens)
+            _add_tokens(side, -advised.input_tokens, -advised.output_tokens)
     if call.cost_pico is None:
         side.booked_pico += call.booked_pico or 0
         return
     rest = call.cost_pico
-    for bucket, amount in _parts(call).items():
+    for (model, bucket), amount in _parts(call).items():
+        part = side if model is None or whole else ours[day, undated(model)]
         if bucket in INPUT_BUCKETS:
-            side.input_pico += amount
+            part.input_pico += amount
         elif bucket in OUTPUT_BUCKETS:
-            side.output_pico += amount
+            part.output_pico += amount
         elif bucket in _TOOLS and tools_apart:
-            ours[day, bucket].add("pico", amount)
+            part = ours[day, bucket]
+        if part is not side:
+            part.add("pico", amount)
             rest -= amount
     side.add("pico", rest)
 
 
-def _parts(call: Standing) -> dict[str, int]:
-    """The cost of a call by bucket, as its last lines have it."""
-    parts: Counter[str] = Counter()
+def _add_tokens(side: Side, input_tokens: int, output_tokens: int) -> None:
+    side.add("input_tokens", input_tokens)
+    side.add("output_tokens", output_tokens)
+
+
+def _parts(call: Standing) -> dict[tuple[str | None, str], int]:
+    """The cost of a call by model (None: the one that answered) and bucket, as its last lines have it."""
+    parts: Counter[tuple[str | None, str]] = Counter()
     for line in call.last.lines or call.entry.lines:
-        parts[line["bucket"]] += pico_from_usd(line["amount_usd"], what="amount")
+        parts[line.get("model"), line["bucket"]] += pico_from_usd(line["amount_usd"], what="amount")
     return dict(parts)
 
 

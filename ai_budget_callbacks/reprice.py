@@ -12,31 +12,26 @@ answer was not seen whole, balances keep at least that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.ledger import Correction
 from ai_budget_callbacks.money import INT64_MAX, usd_text
 from ai_budget_callbacks.standing import Standing, standing
-from ai_budget_callbacks.usage import UNIT_BUCKETS, Terms, Usage, anthropic, google, ollama, openai
+from ai_budget_callbacks.usage import UNIT_BUCKETS, Terms, Usage
+from ai_budget_callbacks.usage.wire import read_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from datetime import datetime
 
     from ai_budget_callbacks.ledger import Entry, Ledger, Settled
     from ai_budget_callbacks.pricing import Cost, PriceBook
 
-__all__ = ["FAMILIES", "Finding", "apply", "difference_row", "read_again", "reprice"]
+__all__ = ["Finding", "apply", "difference_row", "read_again", "reprice"]
 
-# by how the names of readers begin; usages of others (frameworks' own counts) stand as they were read
-FAMILIES: dict[str, Callable[[Any, Terms], Usage | None]] = {
-    "openai": lambda raw, terms: openai.read(raw, service_tier=terms.service_tier),
-    "anthropic": lambda raw, _: anthropic.read(raw),
-    "google": lambda raw, _: google.read(raw),
-    "ollama": lambda raw, _: ollama.read(raw),
-}
 _COUNTED = frozenset({"partly_counted", "caches_unseen"})  # what we counted is in the buckets, not in the raw usage
+_BESIDE = frozenset({"searches_counted", "seen_in_part"})  # what was odd beside the object, whoever reads it
 _LABELS = ("service_tier", "speed")
 
 
@@ -142,24 +137,23 @@ def _look(call: Standing, book: PriceBook) -> Finding | None:
 
 
 def read_again(usage: Usage) -> Usage:
-    """A stored usage read by today's reader of its family, with the terms it has.
+    """A stored usage read by today's reader, with the terms it has.
 
-    Units that no usage object shows (searches found in the content) are kept; so is what we counted ourselves.
+    A framework's own counts (readers with a dot in their name) are no provider's object and stand as they are. Units
+    that no usage object shows (searches found in the content) are kept; so is what we counted ourselves.
     """
-    read = FAMILIES.get(usage.reader.partition("/")[0])
-    if usage.raw is None or read is None or not _COUNTED.isdisjoint(usage.flags):
+    if usage.raw is None or "." in usage.reader or not _COUNTED.isdisjoint(usage.flags):
         return usage
-    found = read(usage.raw, usage.terms)
+    found = read_usage(usage.raw, service_tier=usage.terms.service_tier)
     if found is None or found.nothing:
         return usage
     units = {name: count for name, count in usage.buckets.items() if name in UNIT_BUCKETS and name not in found.buckets}
-    terms = Terms(
-        service_tier=found.terms.service_tier or usage.terms.service_tier,
-        batch=found.terms.batch or usage.terms.batch,
-        speed=found.terms.speed or usage.terms.speed,
-        inference_geo=found.terms.inference_geo or usage.terms.inference_geo,
-    )
-    flags = tuple(dict.fromkeys((*found.flags, *usage.flags)))
+    # what the object does not say was known from beside it
+    told = {item.name: getattr(found.terms, item.name) for item in fields(Terms)}
+    beside = {name: getattr(usage.terms, name) for name, value in told.items() if not value}
+    terms = Terms(**(told | beside))
+    lost = (flag for flag in usage.flags if flag.endswith("_unseen") or flag in _BESIDE)
+    flags = tuple(dict.fromkeys((*found.flags, *lost)))
     return replace(found.with_units(units), terms=terms, flags=flags)
 
 
@@ -208,7 +202,7 @@ def _reason_to_leave(call: Standing, cost: Cost) -> str | None:
 
 
 def _why(call: Standing, stored: Usage, usage: Usage, cost: Cost, status: str, book: PriceBook) -> str:
-    read = usage.buckets != stored.buckets or usage.terms != stored.terms
+    read = (usage.buckets, usage.others, usage.terms) != (stored.buckets, stored.others, stored.terms)
     parts = []
     if status != call.status:
         parts.append(f"{call.status} → {status}")

@@ -18,7 +18,9 @@ __all__ = ["price"]
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("--provider", required=True, help="openai, azure, anthropic or google.")
+@click.option(
+    "--provider", required=True, help="Who answered: openai, azure, anthropic, google, aws, xai, openrouter …"
+)
 @click.option("--model", default=None, help="Model to price by; the body's own word where it has one.")
 @click.option("--api", default=None, help="API it came from (chat.completions, responses, messages, batch/…).")
 @click.option("--service-tier", default=None, help="Tier where the body does not say it (flex, priority).")
@@ -42,13 +44,13 @@ def price(  # the command line's own shape
     """Price a provider's response body, or just its usage object (FILE, or - for stdin)."""
     from ai_budget_callbacks.pricing import PriceBook
     from ai_budget_callbacks.usage import Usage
-    from ai_budget_callbacks.usage.wire import PROVIDERS, read_body
+    from ai_budget_callbacks.usage.wire import read_body
 
-    if provider not in PROVIDERS:
-        fail(f"No reader for provider {provider!r}; there are {', '.join(PROVIDERS)}.", EXIT_UNPRICED)
+    book = PriceBook()
+    provider, _ = book.provider(None, provider)
     body = _json(file)
     batch = batch or bool(api and "batch" in api)
-    found = read_body(provider, body, service_tier=service_tier, batch=batch, geo=region, model=model)
+    found = read_body(body, service_tier=service_tier, batch=batch, geo=region, model=model)
     extra = _counts(units)
     usage = found.usage or (Usage(buckets={}, reader="units") if extra else None)
     name = model or found.model
@@ -59,7 +61,7 @@ def price(  # the command line's own shape
     request_time = datetime.now(UTC) if at is None else moment(at)
     with told():
         usage = usage.with_units(extra)
-        cost = PriceBook().price(usage, provider=provider, model=name, requested=name, at=request_time)
+        cost = book.price(usage, provider=provider, model=name, requested=name, at=request_time)
     if cost.usd is None:
         fail(f"{name} of {provider} cannot be priced: {cost.reason}.", EXIT_UNPRICED)
     _show_price(provider, name, usage, cost, as_json=as_json)
@@ -76,6 +78,7 @@ def _show_price(provider: str, model: str, usage: Any, cost: Any, *, as_json: bo
             "per": line.per,
             "amount_usd": usd_text(line.amount_pico),
         }
+        | ({} if line.model is None else {"model": line.model})
         for line in cost.lines
     ]
     if not as_json:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.sizes import shown_size
-from ai_budget_callbacks.usage import Terms, Usage, anthropic, ollama, openai
+from ai_budget_callbacks.usage import Terms, Usage, anthropic, flat, openai
 from ai_budget_callbacks.usage._counts import Counts, mapping
 from ai_budget_callbacks.usage.wire import anthropic_shaped
 
@@ -167,7 +167,7 @@ def _of_text_model(result: Any) -> tuple[Usage | None, Mapping[str, Any]]:
     for generations in getattr(result, "generations", None) or ():
         for generation in generations or ():
             info = mapping(getattr(generation, "generation_info", None))
-            return ollama.read(info), info
+            return flat.read(info), info
     return None, mapping(None)
 
 

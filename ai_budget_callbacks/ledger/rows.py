@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import orjson
 
 from ai_budget_callbacks.ledger import Entry
 from ai_budget_callbacks.money import usd_text
-from ai_budget_callbacks.usage import Call, Request, Terms, Usage, Who
+from ai_budget_callbacks.usage import Call, Other, Request, Terms, Usage, Who
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +47,7 @@ _PLAIN = (
 )
 _AT, _STARTED = _PLAIN.index("at"), _PLAIN.index("started_at")
 _STANDARD = Terms()
-_TERMS = ("service_tier", "batch", "speed", "inference_geo")
+_TERMS = tuple(item.name for item in dataclasses.fields(Terms))
 
 
 def dumps(value: Any) -> str:
@@ -168,7 +169,9 @@ def row_of(
         key,
         *values,
         dumps(dict(fields["metadata"])) if fields["metadata"] else None,
-        None if usage is None else dumps(dict(usage.buckets)),
+        None
+        if usage is None
+        else dumps({**usage.buckets, **{other.model: dict(other.buckets) for other in usage.others}}),
         None if usage is None or usage.raw is None else dumps(usage.raw),
         *(tokens or (None, None)),
         text_bytes,
@@ -208,23 +211,28 @@ def _line(line: Any) -> dict[str, Any]:
         "unit_price_usd": format(line.unit_price_usd, "f"),
         "per": line.per,
         "amount_usd": usd_text(line.amount_pico),
-    }
+    } | ({} if line.model is None else {"model": line.model})
+
+
+def _usage_of(row: Mapping[str, Any], flags: tuple[str, ...], terms: Terms) -> Usage:
+    counts = orjson.loads(row["usage"])  # another model's counts stand under its name
+    others = [(name, found) for name, found in counts.items() if isinstance(found, dict)]
+    return Usage(
+        buckets=MappingProxyType({name: count for name, count in counts.items() if type(count) is int}),
+        others=tuple(Other(model=name, buckets=MappingProxyType(found)) for name, found in others),
+        reader=row["reader"] or "counted",
+        raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
+        flags=flags,
+        terms=terms,
+    )
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """An entry from its row."""
-    usage = None
     flags = tuple(orjson.loads(row["flags"])) if row["flags"] else ()
     source = orjson.loads(row["source"]) if row["source"] else None
     terms = Terms(**orjson.loads(row["terms"])) if row["terms"] else None
-    if row["usage"] is not None:
-        usage = Usage(
-            buckets=MappingProxyType(orjson.loads(row["usage"])),
-            reader=row["reader"] or "counted",
-            raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
-            flags=flags,
-            terms=terms or _STANDARD,
-        )
+    usage = None if row["usage"] is None else _usage_of(row, flags, terms or _STANDARD)
     return Entry(
         id=row["id"],
         kind=row["kind"],

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.pricing import corrections
-from ai_budget_callbacks.pricing.card import Cost, Price, RateCard, Source, Unpriced, price_usage
+from ai_budget_callbacks.pricing.card import Cost, Price, RateCard, Source, Unpriced, price_usage, with_others
 from ai_budget_callbacks.pricing.catalogue import catalogue
+from ai_budget_callbacks.pricing.identity import is_listed, needs_mapping, plain_name
 from ai_budget_callbacks.pricing.reported import reported_cost
 from ai_budget_callbacks.usage import Terms
 
@@ -83,9 +84,7 @@ class PriceBook:
         key = (provider, model, terms, int(at.timestamp()) // 60)
         card = self._cards.get(key)
         if card is None:
-            card = catalogue().card(provider, model, terms, at)
-            if isinstance(card, RateCard):
-                card = corrections.apply(card, terms)
+            card = _listed(provider, model, terms, at)
             if len(self._cards) >= _CACHE_LIMIT:
                 self._cards.clear()
             self._cards[key] = card
@@ -175,15 +174,39 @@ class PriceBook:
         own = self.fee(provider, model) or self.own(provider, model)
         if own is None and requested is not None:
             own = self.own(provider, requested)
-        if own is not None:
-            return price_usage(usage, own)
-        stated = reported_cost(provider, usage.raw)
-        if stated is not None:
+        if own is None and (stated := reported_cost(provider, usage.raw, requested=requested)):
             return stated
-        card = self.card(provider, model, usage.terms, at)
+        cost = self._cost(usage, own or self.card(provider, model, usage.terms, at))
+        if not usage.others:
+            return cost
+        cards = [(other.model, self.card(provider, other.model, usage.terms, at)) for other in usage.others]
+        parts = [
+            (name, self._cost(replace(usage, buckets=other.buckets, others=(), flags=()), card))
+            for other, (name, card) in zip(usage.others, cards, strict=True)
+        ]
+        return with_others(cost, parts)
+
+    @staticmethod
+    def _cost(usage: Usage, card: RateCard | Unpriced) -> Cost:
         if isinstance(card, Unpriced):
             return Cost(status="unpriced", pico=None, reason=card.reason)
         return price_usage(usage, card)
+
+
+def _listed(provider: str, model: str, terms: Terms, at: datetime) -> RateCard | Unpriced:
+    """What the catalogue and our corrections to it say of a model."""
+    if needs_mapping(provider, model):
+        return Unpriced(
+            reason=f"{model!r} is a resource of your own and does not say which model answers; declare a price for it"
+        )
+    name = plain_name(provider, model)
+    added = corrections.added(provider, name, terms)
+    if added is not None:
+        return added
+    if not is_listed(name):
+        return Unpriced(reason=f"{catalogue().name} does not know {model!r} of provider {provider!r}")
+    card = catalogue().card(provider, name, terms, at)
+    return corrections.apply(card, terms, at) if isinstance(card, RateCard) and not card.free else card
 
 
 def _fee_card(name: str, model: str, value: Price | str) -> RateCard:

@@ -7,7 +7,7 @@ makes the whole answer unpriced: billing it at its parent's rate, or at 0, is ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,11 +17,11 @@ from ai_budget_callbacks.money import PICO, exact_decimal, usd_decimal
 from ai_budget_callbacks.usage import INPUT_BUCKETS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ai_budget_callbacks.usage import Usage
 
-__all__ = ["Cost", "Line", "Price", "Rate", "RateCard", "Source", "Tier", "Unpriced", "price_usage"]
+__all__ = ["Cost", "Line", "Price", "Rate", "RateCard", "Source", "Tier", "Unpriced", "price_usage", "with_others"]
 
 _INPUT = frozenset(INPUT_BUCKETS)
 
@@ -141,16 +141,25 @@ class RateCard:
         rates: Rate by bucket.
         source: Provenance.
         inherits: Explicit rules: a bucket without a rate of its own is billed as this other bucket.
-        free: The user declared the model free; every cost is 0 with that reason.
+        free: The user declared the model free, or its seller lists it so; every cost is 0 with that reason.
+        corrected: Names of the corrections behind a bucket's rate, by bucket.
     """
 
     rates: Mapping[str, Rate]
     source: Source
     inherits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     free: bool = False
+    corrected: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     _steps: dict[tuple[str, ...], tuple[tuple[int, int, int], ...]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
+
+    def source_for(self, buckets: Iterable[str]) -> Source:
+        """Provenance of a cost with these buckets: the corrections that touched one of them are named."""
+        if not self.corrected:
+            return self.source
+        names = dict.fromkeys(name for bucket in buckets for name in self.corrected.get(bucket, ()))
+        return replace(self.source, corrections=(*self.source.corrections, *names)) if names else self.source
 
     def dearest(self, buckets: tuple[str, ...], count: int, input_tokens: int) -> int:
         """The most that `count` units can cost in any of these buckets, in pico-dollars rounded up.
@@ -211,6 +220,7 @@ class Line:
         unit_price_usd: USD for `per` units.
         per: Units the price is stated for.
         amount_pico: Amount in pico-dollars (1e-12 USD), rounded up where the price is no whole number of them.
+        model: The model, where it is not the one that answered (an advisor inside the answer).
     """
 
     bucket: str
@@ -218,6 +228,7 @@ class Line:
     unit_price_usd: Decimal
     per: int
     amount_pico: int
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +265,8 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
         the bucket that lacks a rate. A usage with no counts at all is `unpriced`: nothing is never free.
     """
     if card.free:
-        return Cost(status="free", pico=0, source=card.source, reason="declared free")
+        reason = "declared free" if card.source.kind == "user" else f"{card.source.model} is listed as free"
+        return Cost(status="free", pico=0, source=card.source, reason=reason)
     buckets = usage.buckets
     if not buckets:
         return Cost(status="unpriced", pico=None, reason="the usage has no counts")
@@ -282,7 +294,24 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
         pico += amount
     if lacking is not None:
         return Cost(status="unpriced", pico=None, reason=lacking, part_pico=pico)
-    return Cost(status="priced", pico=pico, lines=tuple(lines), source=card.source)
+    return Cost(status="priced", pico=pico, lines=tuple(lines), source=card.source_for(line.bucket for line in lines))
+
+
+def with_others(cost: Cost, others: Sequence[tuple[str, Cost]]) -> Cost:
+    """A cost and those of other models that were billed inside the same answer, as one.
+
+    Returns:
+        The sum, with the other models' names on their lines; unpriced as soon as one of them is.
+    """
+    lacking = next((each.reason for each in (cost, *(part for _, part in others)) if each.pico is None), None)
+    known = [each.part_pico if each.pico is None else each.pico for each in (cost, *(part for _, part in others))]
+    if lacking is not None:
+        return Cost(status="unpriced", pico=None, reason=lacking, part_pico=sum(known))
+    lines = (*cost.lines, *(replace(line, model=name) for name, part in others for line in part.lines))
+    free = all(each.status == "free" for each in (cost, *(part for _, part in others)))
+    return replace(
+        cost, status="free" if free else "priced", pico=sum(known), lines=lines, reason=cost.reason if free else None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalogue", "catalogue"]
 
-_MTOK, _K = 1_000_000, 1_000
+_MTOK, _K, _HOUR = 1_000_000, 1_000, 3_600
 
 # bucket → the catalogue's price keys that price it, first one wins
 _TOKEN_KEYS = {
@@ -51,6 +51,22 @@ _UNIT_KEYS = {
     "web_search": ("web_searches_kcount", _K),
     "file_search": ("storage_searches_kcount", _K),
     "request_fee": ("requests_kcount", _K),
+    "audio_seconds": ("input_audio_hours", _HOUR),
+    "document_pages": ("input_document_kpages", _K),
+}
+# What clients, users and the corpus call a provider, where the catalogue's own search does not know it.
+_ALIASES = {
+    "google_genai": "google",
+    "google_vertexai": "google",
+    "google-gemini": "google",
+    "google-vertex": "google",
+    "azure_openai": "azure",
+    "azure-openai": "azure",
+    "xai": "x-ai",
+    "bedrock": "aws",
+    "amazon_bedrock": "aws",
+    "bedrock_converse": "aws",
+    "voyage": "voyageai",
 }
 # Explicit, and everywhere true: reasoning is output, tool prompts are input. Audio and images never inherit.
 _INHERITS = MappingProxyType({"output_reasoning": "output_text", "input_tool": "input_uncached"})
@@ -91,9 +107,8 @@ class Catalogue:
 
     def provider_for_name(self, name: str) -> str | None:
         """Catalogue id for a client's own word (`"google_genai"` → `"google"`), or None."""
-        alias = {"google_genai": "google", "google_vertexai": "google", "azure_openai": "azure"}.get(name, name)
         try:
-            return self._snapshot.find_provider(None, alias, None).id
+            return self._snapshot.find_provider(None, _ALIASES.get(name, name), None).id
         except LookupError:
             return None
 
@@ -116,6 +131,8 @@ class Catalogue:
             return variant
         rates = _rates(prices)
         if not any(rate.usd or rate.tiers for rate in rates.values()):
+            if found.provider.id == "openrouter" and model.endswith(":free") and not variant:
+                return RateCard(rates=MappingProxyType({}), source=_source(self.name, found, "free"), free=True)
             return Unpriced(reason=f"{self.name} has no price for {model} of {provider}")
         label = "standard"
         if variant:
@@ -125,14 +142,7 @@ class Catalogue:
                 return Unpriced(reason=f"{self.name} has no price for {model} at {label}")
             # Only the variant's own token rates count: a standard rate beside a batch price is a wrong price.
             rates = {**{b: r for b, r in rates.items() if b in _UNIT_KEYS}, **overrides}
-        source = Source(
-            kind="catalogue",
-            name=self.name,
-            provider=found.provider.id,
-            model=found.model.id,
-            rule=found.rule,
-            terms=label,
-        )
+        source = _source(self.name, found, label)
         openai = found.provider.id in {"openai", "azure"}
         return RateCard(
             rates=MappingProxyType(rates), source=source, inherits=_INHERITS_OPENAI if openai else _INHERITS
@@ -162,6 +172,17 @@ class Catalogue:
             if candidate.when == variant and (constraint is None or constraint.active(at)):
                 return _rates(candidate.prices)
         return None
+
+
+def _source(name: str, found: _Found, terms: str) -> Source:
+    return Source(
+        kind="catalogue",
+        name=name,
+        provider=found.provider.id,
+        model=found.model.id,
+        rule=found.rule,
+        terms=terms,
+    )
 
 
 def _variant_context(terms: Terms) -> dict[str, str] | Unpriced:

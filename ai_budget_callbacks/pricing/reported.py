@@ -19,8 +19,11 @@ __all__ = ["reported_cost"]
 _TICKS_PER_USD = 10**10
 
 
-def reported_cost(provider: str, raw: Any) -> Cost | None:
-    """The cost a raw usage object states, or None when it states none (or states nonsense)."""
+def reported_cost(provider: str, raw: Any, *, requested: str | None = None) -> Cost | None:
+    """The cost a raw usage object states, or None when it states none (or states nonsense).
+
+    A stated 0 is taken only where the model that was asked for is one that OpenRouter lists as free (`…:free`).
+    """
     if not isinstance(raw, Mapping):
         return None
     if provider == "x-ai":
@@ -34,6 +37,9 @@ def reported_cost(provider: str, raw: Any) -> Cost | None:
             pico += _usd(details.get("upstream_inference_cost")) or 0
         if pico and pico <= INT64_MAX:
             return _reported(pico, "OpenRouter usage.cost")
+        if pico == 0 and requested is not None and requested.endswith(":free"):
+            source = Source(kind="reported", name="OpenRouter usage.cost", model=requested)
+            return Cost(status="free", pico=0, source=source, reason="OpenRouter charged 0 for its free variant")
     return None
 
 

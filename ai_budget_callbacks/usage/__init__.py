@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "OUTPUT_BUCKETS",
     "UNIT_BUCKETS",
     "Call",
+    "Other",
     "Request",
     "Terms",
     "Usage",
@@ -69,12 +70,27 @@ class Terms:
         batch: Whether the call went through the provider's batch API (usage never says so at OpenAI).
         speed: Provider's speed option, for example Anthropic's `"fast"`.
         inference_geo: Anthropic's data residency, for example `"us"`.
+        search_context: Size of the search context (Perplexity's `"low"`, `"medium"`, `"high"`).
     """
 
     service_tier: str | None = None
     batch: bool = False
     speed: str | None = None
     inference_geo: str | None = None
+    search_context: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """What another model consumed inside an answer, billed on top of it (Anthropic's advisor).
+
+    Attributes:
+        model: Its name, as the answer says.
+        buckets: Non-zero counts by bucket name.
+    """
+
+    model: str
+    buckets: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +111,7 @@ class Usage:
             `"billed_units_unseen"` (Cohere's tokens, which exceed what it bills), `"cost_unseen"` (the provider
             states its cost, and the statement was dropped: priced from the catalogue).
         terms: Conditions of sale that the response reported.
+        others: Usage of other models that this answer bills; in the totals, not in `buckets`.
     """
 
     buckets: Mapping[str, int]
@@ -102,24 +119,30 @@ class Usage:
     raw: Any = None
     flags: tuple[str, ...] = ()
     terms: Terms = field(default_factory=Terms)
+    others: tuple[Other, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what would make a cost wrong: unknown buckets and counts that are not whole and positive."""
-        for name, count in self.buckets.items():
+        for name, count in self._counts():
             if name not in _KNOWN:
                 raise ValueError(f"unknown usage bucket {name!r}; known: {', '.join(BUCKETS)}")
             if type(count) is not int or count <= 0:
                 raise ValueError(f"bucket {name} must be a positive int, not {count!r}")
 
+    def _counts(self) -> Iterator[tuple[str, int]]:
+        yield from self.buckets.items()
+        for other in self.others:
+            yield from other.buckets.items()
+
     @property
     def input_tokens(self) -> int:
         """All input tokens: uncached, cached, written to a cache, audio, images, tool prompts."""
-        return sum(count for name, count in self.buckets.items() if name in _INPUT)
+        return sum(count for name, count in self._counts() if name in _INPUT)
 
     @property
     def output_tokens(self) -> int:
         """All output tokens, reasoning included."""
-        return sum(count for name, count in self.buckets.items() if name in _OUTPUT)
+        return sum(count for name, count in self._counts() if name in _OUTPUT)
 
     @property
     def total_tokens(self) -> int:
@@ -179,7 +202,9 @@ class Request:
         cache_control: Whether the request asks for cache writes.
         service_tier: The tier the request pins, or None (then the dearest is assumed for a worst case).
         speed: The speed the request asks for (Anthropic's `"fast"`), or None.
-        other_parts: Content parts whose token count bytes do not bound (images, audio, files).
+        text_tokens: Tokens of all message text by the model's own tokenizer, or None where it was not asked.
+        images: Image parts.
+        other_parts: Other content parts whose token count bytes do not bound (audio, files).
         hosted_tools: Provider-run tools offered (web search, code interpreter …), by type.
     """
 
@@ -193,6 +218,8 @@ class Request:
     cache_control: bool = False
     service_tier: str | None = None
     speed: str | None = None
+    text_tokens: int | None = None
+    images: int = 0
     other_parts: int = 0
     hosted_tools: tuple[str, ...] = ()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.usage import Terms, Usage
+from ai_budget_callbacks.usage import Other, Terms, Usage
 from ai_budget_callbacks.usage._counts import Counts, mapping
 
 if TYPE_CHECKING:
@@ -61,13 +61,14 @@ def read(raw: Any) -> Usage | None:
     counts.put("output_text", counts.rest(output or 0, thinking))
     counts.put("output_reasoning", thinking)
     counts.put("web_search", counts.read(mapping(source.get("server_tool_use")), "web_search_requests"))
-    _read_iterations(counts, source.get("iterations"))
+    others = _read_iterations(counts, source.get("iterations"))
     return Usage(
         buckets=MappingProxyType(counts.buckets),
         reader=READER,
         raw=raw,
         flags=tuple(counts.flags),
         terms=_terms(source),
+        others=others,
     )
 
 
@@ -87,22 +88,36 @@ def _read_writes(counts: Counts, split: Mapping[str, Any], total: int | None) ->
     counts.put("cache_write_1h", one_hour)
 
 
-def _read_iterations(counts: Counts, iterations: Any) -> None:
-    """Compaction runs on the same model and is billed on top; an advisor's model has no price here."""
+def _read_iterations(counts: Counts, iterations: Any) -> tuple[Other, ...]:
+    """Compaction runs on the same model, an advisor on another one; both are billed on top of the answer."""
+    others: dict[str, Counts] = {}
     for item in iterations if isinstance(iterations, list) else ():
         entry = mapping(item)
         if entry.get("type") == "compaction":
-            counts.put("input_uncached", counts.read(entry, "input_tokens"))
-            counts.put("cache_read", counts.read(entry, "cache_read_input_tokens"))
-            _read_writes(
-                counts,
-                mapping(entry.get("cache_creation")),
-                counts.read(entry, "cache_creation_input_tokens"),
-            )
-            counts.put("output_text", counts.read(entry, "output_tokens"))
+            _read_iteration(counts, entry)
             counts.flag("compaction")
         elif entry.get("type") == "advisor_message":
-            counts.flag("other_model")
+            model = entry.get("model")
+            if not isinstance(model, str) or not model:
+                counts.flag("other_model")  # billed, and nobody can say at what price
+                continue
+            advice = others.setdefault(model, Counts())
+            _read_iteration(advice, entry)
+            for flag in (*advice.flags, *(() if advice.buckets else ("other_model",))):
+                counts.flag(flag)
+    return tuple(
+        Other(model=model, buckets=MappingProxyType(advice.buckets))
+        for model, advice in others.items()
+        if advice.buckets
+    )
+
+
+def _read_iteration(counts: Counts, entry: Mapping[str, Any]) -> None:
+    counts.put("input_uncached", counts.read(entry, "input_tokens"))
+    counts.put("cache_read", counts.read(entry, "cache_read_input_tokens"))
+    written = counts.read(entry, "cache_creation_input_tokens")
+    _read_writes(counts, mapping(entry.get("cache_creation")), written)
+    counts.put("output_text", counts.read(entry, "output_tokens"))
 
 
 def _terms(source: Mapping[str, Any]) -> Terms:

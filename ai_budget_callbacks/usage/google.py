@@ -17,7 +17,7 @@ from ai_budget_callbacks.usage._counts import Counts, mapping
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["count_grounding", "read", "shaped"]
+__all__ = ["count_grounding", "embedded", "read", "shaped"]
 
 READER = "google/1"
 
@@ -30,11 +30,12 @@ _PROMPT = ("promptTokenCount", "prompt_token_count")
 _CANDIDATES = ("candidatesTokenCount", "candidates_token_count")
 _THOUGHTS = ("thoughtsTokenCount", "thoughts_token_count")
 _SHAPE = frozenset((*_PROMPT, *_CANDIDATES, *_THOUGHTS))
+_INTERACTION = ("total_input_tokens", "total_output_tokens", "total_thought_tokens")
 
 
 def shaped(raw: Mapping[str, Any]) -> bool:
     """Whether a usage object is of this family."""
-    return any(key in raw for key in _SHAPE)
+    return any(key in raw for key in _SHAPE) or any(key in raw for key in _INTERACTION)
 
 
 def read(raw: Any) -> Usage | None:
@@ -44,6 +45,8 @@ def read(raw: Any) -> Usage | None:
         The usage, or None when it reports nothing.
     """
     source = mapping(raw)
+    if any(key in source for key in _INTERACTION):
+        return _read_interaction(source)
     counts = Counts()
     prompt = counts.read(source, *_PROMPT)
     candidates = counts.read(source, *_CANDIDATES)
@@ -52,7 +55,9 @@ def read(raw: Any) -> Usage | None:
         return None
     cached = counts.read(source, "cachedContentTokenCount", "cached_content_token_count") or 0
     tool = counts.read(source, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
-    audio = _details(counts, source, "promptTokensDetails", "prompt_tokens_details").get("AUDIO", 0)
+    audio = _details(counts, source, "promptTokensDetails", "prompt_tokens_details", "promptTokenDetails").get(
+        "AUDIO", 0
+    )
     cached_audio = _details(counts, source, "cacheTokensDetails", "cache_tokens_details").get("AUDIO", 0)
     counts.put("cache_read", counts.rest(cached, cached_audio))
     counts.put("cache_read_audio", cached_audio)
@@ -69,6 +74,55 @@ def read(raw: Any) -> Usage | None:
         flags=tuple(counts.flags),
         terms=Terms(service_tier=_tier(source)),
     )
+
+
+def _read_interaction(source: Mapping[str, Any]) -> Usage | None:
+    """Usage of the Interactions API: the tool prompt and thoughts come on top here too."""
+    counts = Counts()
+    read_in, read_out, thoughts = (counts.read(source, key) for key in _INTERACTION)
+    if read_in is None and read_out is None and thoughts is None:
+        return None
+    cached = counts.read(source, "total_cached_tokens") or 0
+    tool = counts.read(source, "total_tool_use_tokens") or 0
+    audio = min(_by_modality(counts, source, "input_tokens_by_modality").get("AUDIO", 0), (read_in or 0) - cached)
+    audio = max(audio, 0)  # nobody says which part was cached: text first, as the dearer reading
+    counts.put("cache_read", cached)
+    counts.put("input_audio", audio)
+    counts.put("input_uncached", counts.rest(read_in or 0, cached, audio))
+    counts.put("input_tool", tool)
+    made = _by_modality(counts, source, "output_tokens_by_modality")
+    dearer = {bucket: made.get(kind, 0) for bucket, kind in (("output_audio", "AUDIO"), ("output_image", "IMAGE"))}
+    counts.put("output_text", counts.rest(read_out or 0, *dearer.values()))
+    for bucket, count in dearer.items():
+        counts.put(bucket, count)
+    total = counts.read(source, "total_tokens")
+    beyond = 0 if total is None else total - (read_in or 0) - tool - (read_out or 0) - (thoughts or 0)
+    if beyond:
+        counts.flag("inconsistent")
+    counts.put("output_reasoning", (thoughts or 0) + max(beyond, 0))
+    return Usage(
+        buckets=MappingProxyType(counts.buckets), reader="google-interactions/1", raw=source, flags=tuple(counts.flags)
+    )
+
+
+def embedded(answer: Mapping[str, Any]) -> dict[str, int] | None:
+    """The usage of a Vertex embedding answer, which counts each text in its statistics; None where it has none."""
+    predictions = answer.get("predictions")
+    counts = Counts()
+    found = [
+        counts.read(mapping(mapping(mapping(item).get("embeddings")).get("statistics")), "token_count")
+        for item in (predictions if isinstance(predictions, list) else ())
+    ]
+    known = [count for count in found if count is not None]
+    return {"promptTokenCount": sum(known)} if known else None
+
+
+def _by_modality(counts: Counts, source: Mapping[str, Any], key: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for item in map(mapping, _list(source, key)):
+        name = str(item.get("modality")).upper()
+        found[name] = found.get(name, 0) + (counts.read(item, "tokens") or 0)
+    return found
 
 
 def _read_output(counts: Counts, source: Mapping[str, Any], candidates: int) -> None:

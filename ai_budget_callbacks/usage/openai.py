@@ -7,6 +7,7 @@ Realtime modality totals include their cached part; the split is in `cached_toke
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,14 @@ _ITEM_BUCKETS = {
 }
 
 
+# Counters of xAI's hosted tools (docs.x.ai/developers/pricing); a search of X has the price of a web search.
+_TOOL_COUNTERS = {
+    "web_search": ("web_search_calls", "x_search_calls"),
+    "file_search": ("file_search_calls", "document_search_calls"),
+    "code_execution": ("code_interpreter_calls",),
+}
+
+
 def read(raw: Any, *, service_tier: str | None = None) -> Usage | None:
     """Read a usage object of the family.
 
@@ -45,7 +54,7 @@ def read(raw: Any, *, service_tier: str | None = None) -> Usage | None:
     total = counts.read(source, "total_tokens")
     if prompt is None and completion is None:
         if total is None:
-            return None
+            return _read_duration(source)
         prompt = total  # embeddings of some servers report a total alone
     elif prompt is None and total is not None and completion is not None:
         prompt = max(total - completion, 0)
@@ -54,6 +63,7 @@ def read(raw: Any, *, service_tier: str | None = None) -> Usage | None:
         completion = max(total - prompt, 0)
     _read_input(counts, source, prompt or 0)
     _read_output(counts, source, prompt or 0, completion or 0, total)
+    _read_tools(counts, source)
     return Usage(
         buckets=MappingProxyType(counts.buckets),
         reader=READER,
@@ -61,6 +71,31 @@ def read(raw: Any, *, service_tier: str | None = None) -> Usage | None:
         flags=tuple(counts.flags),
         terms=Terms(service_tier=service_tier),
     )
+
+
+def _read_duration(source: Mapping[str, Any]) -> Usage | None:
+    """Transcriptions of models that bill time: `{"type": "duration", "seconds": 12}`."""
+    seconds = source.get("seconds")
+    if source.get("type") != "duration":
+        return None
+    counts = Counts()
+    if isinstance(seconds, float) and math.isfinite(seconds):
+        seconds = math.ceil(seconds)  # the larger reading of a part
+    whole = counts.read({"seconds": seconds}, "seconds")
+    counts.put("audio_seconds", whole)
+    if whole is None:
+        return None
+    return Usage(buckets=MappingProxyType(counts.buckets), reader=READER, raw=dict(source), flags=tuple(counts.flags))
+
+
+def _read_tools(counts: Counts, source: Mapping[str, Any]) -> None:
+    """Calls of hosted tools that the usage itself counts (xAI, OpenRouter)."""
+    used = mapping(source.get("server_side_tool_usage_details"))
+    for bucket, keys in _TOOL_COUNTERS.items():
+        for key in keys:
+            counts.put(bucket, counts.read(used, key))
+    asked = mapping(source.get("server_tool_use_details") or source.get("server_tool_use"))
+    counts.put("web_search", counts.read(asked, "web_search_requests"))
 
 
 def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
@@ -125,9 +160,10 @@ def count_output_items(items: Sequence[Any]) -> dict[str, int]:
     """Billable tool calls among the output items (or content blocks) of a Responses answer.
 
     A `web_search_call` counts when its action is `search` or it names none; opening a page is free
-    (recorded responses, corpus README).
+    (recorded responses, corpus README). A code interpreter is billed by the container, which several calls may share.
     """
     found: dict[str, int] = {}
+    containers: set[str] = set()
     for item in items:
         entry = mapping(item)
         bucket = _ITEM_BUCKETS.get(str(entry.get("type")))
@@ -135,5 +171,10 @@ def count_output_items(items: Sequence[Any]) -> dict[str, int]:
             continue
         if bucket == "web_search" and mapping(entry.get("action")).get("type", "search") != "search":
             continue
+        container = entry.get("container_id")
+        if isinstance(container, str):
+            if container in containers:
+                continue
+            containers.add(container)
         found[bucket] = found.get(bucket, 0) + 1
     return found

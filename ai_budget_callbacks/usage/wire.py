@@ -1,18 +1,23 @@
-"""A provider's response body, bare usage object or stream of events as a `Usage`: which reader reads what."""
+"""A provider's response body, bare usage object or stream of events as a `Usage`: which reader reads what.
+
+The reader is chosen by the shape of the usage object, not by the provider's name: Bedrock, Google, Azure, DeepSeek and
+Ollama answer in several formats each, and two dozen providers in OpenAI's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.usage import Usage, anthropic, google, openai
+from ai_budget_callbacks.usage import Usage, anthropic, bedrock, cohere, flat, google, openai, perplexity
 from ai_budget_callbacks.usage._counts import mapping
 
-__all__ = ["PROVIDERS", "Body", "anthropic_shaped", "read_body", "read_usage"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
-PROVIDERS = ("openai", "azure", "anthropic", "google")
+__all__ = ["Body", "anthropic_shaped", "read_body", "read_usage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +33,58 @@ class Body:
     model: str | None
 
 
+def anthropic_shaped(raw: Mapping[str, Any]) -> bool:
+    """Whether a usage object is Anthropic's: OpenAI's Responses names its totals alike, and has details."""
+    if "prompt_tokens" in raw:
+        return False
+    if "cache_read_input_tokens" in raw or "cache_creation_input_tokens" in raw:
+        return True
+    return "input_tokens" in raw and not any(
+        key in raw for key in ("input_tokens_details", "input_token_details", "total_tokens")
+    )
+
+
+def _openai_shaped(raw: Mapping[str, Any]) -> bool:
+    names = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens", "seconds")
+    return any(key in raw for key in names)
+
+
+# Most particular first: each later shape would take an earlier one's objects for its own.
+_FAMILIES: tuple[tuple[Callable[[Mapping[str, Any]], bool], Callable[[Any], Usage | None]], ...] = (
+    (flat.shaped, flat.read),
+    (bedrock.shaped, bedrock.read),
+    (cohere.shaped, cohere.read),
+    (google.shaped, google.read),
+    (anthropic_shaped, anthropic.read),
+    (perplexity.shaped, perplexity.read),
+    (_openai_shaped, openai.read),
+)
+
+
+def read_usage(raw: Any, *, service_tier: str | None = None) -> Usage | None:
+    """Read a usage object by its shape, where only a client's word says which family it is.
+
+    Args:
+        raw: The object.
+        service_tier: The tier of the response it stands in, where the object does not say one.
+
+    Returns:
+        The usage, or None when it reports nothing or is of no known family.
+    """
+    source = mapping(raw)
+    for shaped, read in _FAMILIES:
+        if shaped(source):
+            usage = read(raw)
+            if usage is None or service_tier is None or usage.terms.service_tier is not None:
+                return usage
+            return replace(usage, terms=replace(usage.terms, service_tier=service_tier))
+    return None
+
+
 def read_body(
-    provider: str,
     body: Any,
     *,
+    headers: Mapping[str, Any] | None = None,
     service_tier: str | None = None,
     batch: bool = False,
     geo: str | None = None,
@@ -40,97 +93,78 @@ def read_body(
     """Read a response body, its usage object alone, or the list of a stream's events.
 
     Args:
-        provider: One of `PROVIDERS`.
         body: Decoded JSON.
+        headers: Response headers, by name: some of Bedrock's models have their usage there alone.
         service_tier: Tier where the body does not say it.
         batch: The call went through the batch API (no usage object says so at OpenAI).
         geo: Region where the body does not say it.
         model: Model to price by; the body's own word where it is None (Gemini's generations count searches apart).
-
-    Raises:
-        KeyError: No reader for that provider.
     """
-    if provider not in PROVIDERS:
-        raise KeyError(provider)
-    if provider == "google":
-        found = _read_google(body, model)
-    else:
-        found = _read_anthropic(body) if provider == "anthropic" else _read_openai(body, service_tier)
-    if found.usage is None:
-        return found
-    terms = found.usage.terms
+    answers = [mapping(item) for item in (body if isinstance(body, list) else [body])]
+    usage, bearer = _usage(answers)
+    named = _model(bearer) or next((name for answer in answers if (name := _model(answer))), None)
+    if usage is None and headers is not None:
+        usage = bedrock.from_headers(headers)
+    if usage is None:
+        return Body(usage=None, model=named)
+    terms = usage.terms
+    said = next((tier for answer in reversed(answers) if (tier := _tier(answer)) and tier != "batch"), None)
     terms = replace(
         terms,
-        service_tier=terms.service_tier or service_tier,
+        service_tier=terms.service_tier or said or service_tier,
         batch=terms.batch or batch,
         inference_geo=geo or terms.inference_geo,
     )
-    return replace(found, usage=replace(found.usage, terms=terms))
+    units = {**_items(answers), **_grounding(answers, model or named or "")}
+    units = {name: count for name, count in units.items() if name not in usage.buckets}  # the usage may count them too
+    return Body(usage=replace(usage.with_units(units), terms=terms), model=named)
 
 
-def read_usage(raw: Any, *, service_tier: str | None = None) -> Usage | None:
-    """Read a usage object by its shape, where only a client's word says which family it is.
+def _usage(answers: Sequence[Mapping[str, Any]]) -> tuple[Usage | None, Mapping[str, Any]]:
+    """The usage of one answer, and the event that reports it.
 
-    Args:
-        raw: The object.
-        service_tier: The tier of the response it stands in.
+    A stream's counters are cumulative, so the last object that reports any holds.
     """
-    source = mapping(raw)
-    if google.shaped(source):
-        return google.read(raw)
-    if anthropic_shaped(source):
-        return anthropic.read(raw)
-    return openai.read(raw, service_tier=service_tier)
+    if any(answer.get("type") in {"message_start", "message_delta"} for answer in answers):
+        return anthropic.read(_public(anthropic.merge_stream(answers))), mapping(None)
+    if any(flat.shaped(found) for answer in answers for found in (answer, *_results(answer))):
+        return flat.read(flat.merge_stream(answers)), mapping(None)
+    for answer in reversed(answers):
+        for found in _places(answer):
+            usage = read_usage(_public(found))
+            if usage is not None:
+                return usage, answer
+    return None, mapping(None)
 
 
-def anthropic_shaped(raw: Mapping[str, Any]) -> bool:
-    """Whether a usage object is Anthropic's: OpenAI's Responses names its totals alike, and has details."""
-    if "prompt_tokens" not in raw and ("cache_read_input_tokens" in raw or "cache_creation_input_tokens" in raw):
-        return True
-    return "input_tokens" in raw and not any(
-        key in raw for key in ("input_tokens_details", "prompt_tokens", "total_tokens")
-    )
+def _places(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Where an answer or an event may have its usage object, the surest place first."""
+    for outer in ("", "response", "message", "metadata", "delta", "interaction", "x_groq"):
+        holder = mapping(answer.get(outer)) if outer else answer
+        for inner in ("usage", "usageMetadata", "meta", "amazon-bedrock-invocationMetrics"):
+            if isinstance(holder.get(inner), Mapping):
+                yield holder[inner]
+    embedded = google.embedded(answer)
+    if embedded is not None:
+        yield embedded
+    yield answer
 
 
-def _read_anthropic(body: Any) -> Body:
-    if isinstance(body, list):
-        started = next((mapping(mapping(e).get("message")) for e in body if "message" in mapping(e)), mapping(None))
-        return Body(usage=anthropic.read(anthropic.merge_stream(body)), model=_text(started.get("model")))
-    source = mapping(body)
-    raw = source.get("usage") if isinstance(source.get("usage"), Mapping) else source
-    return Body(usage=anthropic.read(_public(raw)), model=_text(source.get("model")))
+def _results(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    results = answer.get("results")
+    yield from map(mapping, results if isinstance(results, list) else ())
 
 
-def _read_openai(body: Any, service_tier: str | None) -> Body:
-    if isinstance(body, list):
-        # chat chunks carry `usage`, Responses events carry it in their `response`; the last one holds
-        events = [mapping(mapping(e).get("response")) or mapping(e) for e in body]
-        body = next((e for e in reversed(events) if isinstance(e.get("usage"), Mapping)), mapping(None))
-        if not body:
-            return Body(usage=None, model=None)
-    source = mapping(body)
-    raw = source.get("usage") if isinstance(source.get("usage"), Mapping) else source
-    tier = _text(source.get("service_tier")) or service_tier
-    usage = openai.read(_public(raw), service_tier=tier)
-    items = source.get("output")
-    if usage is not None and isinstance(items, list):
-        usage = usage.with_units(openai.count_output_items(items))
-    return Body(usage=usage, model=_text(source.get("model")))
+def _items(answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Billed tool calls among the output items of a Responses answer, whole or as the last event of a stream."""
+    for answer in reversed(answers):
+        for holder in (answer, mapping(answer.get("response"))):
+            if isinstance(holder.get("output"), list) and "usage" in holder:
+                return openai.count_output_items(holder["output"])
+    return {}
 
 
-def _read_google(body: Any, asked: str | None) -> Body:
-    """A `generateContent` answer, or the list of a stream's: the last usage holds, and any of them may be grounded."""
-    answers = [mapping(item) for item in (body if isinstance(body, list) else [body])]
-    model = next((name for item in answers if (name := _text(item.get("modelVersion") or item.get("model")))), None)
-    reported = [mapping(item.get("usageMetadata")) or item for item in answers]
-    raw = next((found for found in reversed(reported) if google.shaped(found)), None)
-    usage = google.read(_public(raw))
-    if usage is not None:
-        usage = usage.with_units(_grounding(answers, asked or model or ""))
-    return Body(usage=usage, model=model)
-
-
-def _grounding(answers: list[Mapping[str, Any]], model: str) -> dict[str, int]:
+def _grounding(answers: Sequence[Mapping[str, Any]], model: str) -> dict[str, int]:
     """The most searches that any of an answer's chunks tells of: later chunks repeat what earlier ones said."""
     most: dict[str, int] = {}
     for answer in answers:
@@ -141,10 +175,24 @@ def _grounding(answers: list[Mapping[str, Any]], model: str) -> dict[str, int]:
     return most
 
 
+def _model(answer: Mapping[str, Any]) -> str | None:
+    for holder in (answer, *(mapping(answer.get(name)) for name in ("response", "message", "interaction"))):
+        for key in ("model", "modelVersion", "model_id", "model_version"):
+            if isinstance(holder.get(key), str) and holder[key]:
+                return str(holder[key])
+    return None
+
+
+def _tier(answer: Mapping[str, Any]) -> str | None:
+    """The tier that an answer of OpenAI's family or an interaction states beside its usage."""
+    for holder in (answer, *(mapping(answer.get(name)) for name in ("response", "interaction"))):
+        tier = holder.get("service_tier")
+        if isinstance(tier, str) and tier:
+            return tier
+    tier = mapping(answer.get("serviceTier")).get("type")  # Bedrock Converse
+    return tier if isinstance(tier, str) and tier else None
+
+
 def _public(raw: Any) -> Mapping[str, Any]:
     """Without keys that begin with an underscore: notes of whoever stored the object."""
     return MappingProxyType({key: value for key, value in mapping(raw).items() if not str(key).startswith("_")})
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

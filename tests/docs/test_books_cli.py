@@ -320,6 +320,29 @@ def test_reconcile_anthropic_cost_report_in_cents(path):
         ("claude-opus-4-5", "equal", "0.0088", "0.0088"), ("web_search", "only theirs", "0.02", "")]  # fmt: skip
 
 
+def test_reconcile_bills_an_advisor_under_its_own_name(tmp_path):
+    """10 x 5 + 100 x 25, and of the advisor 1000 x 1 + 100 x 5 a million; amounts in cents."""
+    path = str(tmp_path / "advised.db")
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    advised = {"type": "advisor_message", "model": "claude-haiku-4-5", "input_tokens": 1000, "output_tokens": 100}
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        call = Call(id="a", framework="direct", provider="anthropic", model="claude-opus-4-5", started_at=at)
+        raw = {"input_tokens": 10, "output_tokens": 100, "iterations": [advised]}
+        meter.settle(meter.reserve(call), Outcome(kind="answer", usage=anthropic.read(raw)))
+        meter.close()
+    bucket = {"starting_at": "2026-11-23T00:00:00Z", "ending_at": "2026-11-24T00:00:00Z"}
+    costs = [{"amount": "0.255", "model": "claude-opus-4-5"}, {"amount": "0.15", "model": "claude-haiku-4-5-20251001"}]
+    counts = [
+        {"model": "claude-opus-4-5", "uncached_input_tokens": 10, "output_tokens": 100},
+        {"model": "claude-haiku-4-5-20251001", "uncached_input_tokens": 1000, "output_tokens": 100},
+    ]
+    for results in (costs, counts):
+        text = json.dumps({"data": [bucket | {"results": results}]})
+        assert rows("reconcile", "-", "--ledger", path, stdin=text) == []
+        assert "2 of 2 equal" in run("reconcile", "-", "--ledger", path, stdin=text)[1]
+
+
 def test_reconcile_anthropic_usage_report(path):
     counts = {"uncached_input_tokens": 10, "cache_read_input_tokens": 0, "output_tokens": 90,
               "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 1000}}  # fmt: skip

@@ -6,6 +6,7 @@ Published unit prices, USD a million tokens: gpt-4o-mini 0.15 input, 0.075 cache
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from ai_budget_callbacks.ledger import Query, open_ledger
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.pricing import PriceBook
 from ai_budget_callbacks.report import summarise
-from ai_budget_callbacks.reprice import FAMILIES, apply, difference_row, reprice
+from ai_budget_callbacks.reprice import apply, difference_row, reprice
 from ai_budget_callbacks.usage import Call, Request, Terms, Usage, Who, anthropic, openai
 from tests.support.audit import read_back
 from tests.support.books import audit, fork, wait
@@ -202,6 +203,22 @@ def test_terms_that_an_older_version_did_not_store_are_not_guessed(meter, ledger
     assert (found.call.entry.call_id, found.left, found.why) == ("scale", True, "its terms were not stored")
 
 
+def test_an_advisor_that_an_older_reader_could_not_price(meter, ledger):
+    """It was flagged, and the whole answer had no price: $0.05 was booked."""
+    advised = {"type": "advisor_message", "model": "claude-haiku-4-5", "input_tokens": 1000, "output_tokens": 100}
+    raw = {"input_tokens": 10, "output_tokens": 100, "iterations": [advised]}
+    old = Usage(
+        buckets={"input_uncached": 10, "output_text": 100}, reader="anthropic/1", raw=raw, flags=("other_model",)
+    )
+    m = meter(BUDGETS, on_unpriced="0.05")
+    entry = spend(m, answered(reader=old), provider="anthropic", model="claude-opus-4-5")
+    assert entry.status == "unpriced"
+    assert table(look(ledger)) == [("", "0.00405", "0.00405", "unpriced → priced + reader")]
+    post(ledger)
+    assert spent(ledger)["tokens"] == 1210
+    assert (look(ledger), m.ledger.verify()) == ([], [])
+
+
 def test_what_is_not_ours_to_price_is_left(meter, ledger):
     m = meter(BUDGETS, prices={"gpt-4o-mini": Price(input="0.10", output="0.40"), "gratis": "free"})
     spend(m)
@@ -283,13 +300,40 @@ def test_claude_is_read_again_by_its_own_reader(meter, ledger):
     assert look(ledger) == []
 
 
-def test_every_reader_of_the_package_can_read_again():
+def test_every_reader_of_the_package_reads_again():
+    """A dot in a reader's name means that a framework counted; no reader of a provider's object has one."""
     from pathlib import Path
 
     import ai_budget_callbacks.usage as package
 
-    names = {path.stem for path in Path(package.__file__).parent.glob("*.py") if "\nREADER" in path.read_text()}
-    assert names == set(FAMILIES), "a reader's usages would stand as they were read first; add it to FAMILIES"
+    texts = [path.read_text() for path in Path(package.__file__).parent.glob("*.py")]
+    names = {name for text in texts for name in re.findall(r'"([\w.-]+/\d+)"', text)}
+    assert {"openai/1", "anthropic/1", "google/1", "ollama/1"} <= names
+    assert [name for name in names if "." in name] == [], "its usages would stand as they were read first"
+
+
+def test_counts_of_a_framework_stand_as_they_were_read(meter, ledger):
+    """LangChain's `usage_metadata` looks like OpenAI's object and names its details otherwise."""
+    from ai_budget_callbacks.langchain.extract import read_usage_metadata
+
+    found = {
+        "input_tokens": 1000,
+        "output_tokens": 100,
+        "total_tokens": 1100,
+        "input_token_details": {"cache_read": 400},
+    }
+    entry = spend(meter(BUDGETS), answered(reader=read_usage_metadata(found, provider="openai")))
+    assert entry.cost_usd == Decimal("0.00018")
+    assert look(ledger) == [], "cached tokens were read again as fresh ones"
+
+
+def test_an_advisor_inside_an_answer_is_read_again_with_it(meter, ledger):
+    advised = {"type": "advisor_message", "model": "claude-haiku-4-5", "input_tokens": 1000, "output_tokens": 100}
+    raw = {"input_tokens": 10, "output_tokens": 100, "iterations": [advised]}
+    entry = spend(meter(BUDGETS), answered(raw, anthropic.read), provider="anthropic", model="claude-opus-4-5")
+    # 10 x 5 + 100 x 25, and 1000 x 1 + 100 x 5 of the advisor, a million
+    assert entry.cost_usd == Decimal("0.00405")
+    assert look(ledger) == []
 
 
 def test_killed_between_two_adjustments(meter, ledger):

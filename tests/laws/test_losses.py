@@ -8,7 +8,7 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
 from ai_budget_callbacks.langchain.extract import outcome_of
 from ai_budget_callbacks.langchain.failures import judge
-from ai_budget_callbacks.usage import ollama
+from ai_budget_callbacks.usage import flat
 
 
 def chat(*, total_in=100, total_out=10, inside=None, content="x", **metadata):
@@ -90,7 +90,7 @@ def test_a_text_model_keeps_its_counts_with_the_generation():
 
 @pytest.mark.parametrize("raw", [None, {}, {"prompt_eval_count": None}, {"eval_count": 0}, {"eval_count": "7"}])
 def test_ollama_without_a_count_is_absent_not_zero(raw):
-    assert ollama.read(raw) is None
+    assert flat.read(raw) is None
 
 
 class ClientError(Exception):

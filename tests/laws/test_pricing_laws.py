@@ -19,7 +19,7 @@ from ai_budget_callbacks.money import INT64_MAX, usd_text
 from ai_budget_callbacks.pricing import Cost, Price, PriceBook, Rate, RateCard, Source, Unpriced
 from ai_budget_callbacks.pricing.card import price_usage
 from ai_budget_callbacks.pricing.corrections import load
-from ai_budget_callbacks.usage import BUCKETS, INPUT_BUCKETS, Terms, Usage, anthropic, openai
+from ai_budget_callbacks.usage import BUCKETS, INPUT_BUCKETS, Other, Terms, Usage, anthropic, openai
 from tests.support.goldens import NOW, by_hand, usage
 
 PICO = 10**12
@@ -270,7 +270,7 @@ def test_one_third_of_a_dollar_is_rounded_up_and_never_drops_a_pico():
         ("openai", "gpt-4o", {"output_text": 60, "output_audio": 40}, "output_audio"),
         ("openai", "gpt-4o", {"cache_read": 5, "cache_read_audio": 5}, "cache_read_audio"),
         ("openai", "gpt-4o", {"input_uncached": 5, "input_image": 5}, "input_image"),
-        ("openai", "gpt-4o", {"input_uncached": 5, "code_execution": 1}, "code_execution"),
+        ("anthropic", "claude-sonnet-4-5", {"input_uncached": 5, "code_execution": 1}, "code_execution"),
         ("openai", "text-embedding-3-small", {"input_uncached": 8, "output_text": 1}, "output_text"),
         ("openai", "text-embedding-3-small", {"input_uncached": 8, "output_reasoning": 1}, "output_reasoning"),
         ("openai", "text-embedding-3-small", {"input_uncached": 8, "web_search": 1}, "web_search"),
@@ -305,7 +305,12 @@ def catalogue_cards() -> list[tuple[str, str, RateCard]]:
 def test_no_bucket_of_any_priced_model_in_the_catalogue_costs_nothing():
     cards = catalogue_cards()
     assert len(cards) > 1_500
+    assert {(provider, model.rpartition(":")[2]) for provider, model, card in cards if card.free} == {
+        ("openrouter", "free")
+    }
     for provider, model, card in cards:
+        if card.free:  # its seller lists it so, and the reason says it
+            continue
         for bucket in BUCKETS:
             cost = price_usage(usage(**{bucket: 1}), card)
             worth = cost.pico is None if cost.status == "unpriced" else cost.pico > 0
@@ -668,20 +673,124 @@ CORRECTED = {
         with_terms(usage(input_uncached=1_000, output_text=100), inference_geo="us"),
         "0.00825",
     ),
+    # 50,000 tokens for an hour at 4.50 a million
+    "gemini-cache-storage": ("google", "gemini-2.5-pro", usage(cache_storage_token_hours=50_000), "0.225"),
+    # 1000 x 0.10 + 100 x 0.40, and 2 searches at 2.50 a thousand
+    "openai-file-search-fee": (
+        "openai",
+        "gpt-4.1-nano",
+        usage(input_uncached=1_000, output_text=100, file_search=2),
+        "0.00514",
+    ),
+    # 1000 x 2.50 + 100 x 10, and one container
+    "openai-code-interpreter": (
+        "openai",
+        "gpt-4o",
+        usage(input_uncached=1_000, output_text=100, code_execution=1),
+        "0.0335",
+    ),
+    # 1000 x 1.25 + 100 x 2.50; 2 searches and 1 run at 5, 4 collections at 2.50 a thousand
+    "xai-tool-fees": (
+        "x-ai",
+        "grok-4.3",
+        usage(input_uncached=1_000, output_text=100, web_search=2, code_execution=1, file_search=4),
+        "0.0265",
+    ),
+    # 500 x 0.30 + 1500 x 0.03 + 100 x 0.90
+    "mistral-codestral-cached": (
+        "mistral",
+        "codestral-latest",
+        usage(input_uncached=500, cache_read=1_500, output_text=100),
+        "0.000285",
+    ),
+    # 1000 x 1 + 100 x 1, and the fee
+    "perplexity-low-context": (
+        "perplexity",
+        "sonar",
+        with_terms(usage(**STANDARD, request_fee=1), search_context="low"),
+        "0.0061",
+    ),
+    "perplexity-medium-context": (
+        "perplexity",
+        "sonar",
+        with_terms(usage(**STANDARD, request_fee=1), search_context="medium"),
+        "0.0091",
+    ),
+    # 1000 x 3 + 100 x 15, and the fee
+    "perplexity-pro-low-context": (
+        "perplexity",
+        "sonar-pro",
+        with_terms(usage(**STANDARD, request_fee=1), search_context="low"),
+        "0.0105",
+    ),
+    "perplexity-pro-medium-context": (
+        "perplexity",
+        "sonar-pro",
+        with_terms(usage(**STANDARD, request_fee=1), search_context="medium"),
+        "0.0145",
+    ),
+    "cohere-rerank": ("cohere", "rerank-v3.5", usage(rerank_search_unit=3), "0.006"),
+    # 1000 x 3.60 + 2000 x 0.36 + 300 x 4.50 + 400 x 7.20 + 100 x 18
+    "bedrock-govcloud-sonnet-4-5": (
+        "aws",
+        "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        usage(input_uncached=1_000, cache_read=2_000, cache_write_5m=300, cache_write_1h=400, output_text=100),
+        "0.01035",
+    ),
+    # 1000 x 3.75 + 400 x 1.875 + 100 x 15
+    "openai-fine-tuned-4o": (
+        "openai",
+        "ft:gpt-4o-2024-08-06:acme::9xYz",
+        usage(input_uncached=1_000, cache_read=400, output_text=100),
+        "0.006",
+    ),
+    # 1000 x 0.30 + 400 x 0.15 + 100 x 1.20
+    "openai-fine-tuned-4o-mini": (
+        "openai",
+        "ft:gpt-4o-mini-2024-07-18:acme::9xYz",
+        usage(input_uncached=1_000, cache_read=400, output_text=100),
+        "0.00048",
+    ),
+}
+WEEKENDS = {  # Saturday and Sunday, at an hour that is peak from Monday to Friday
+    # 1000 x 0.15 + 1000 x 0.003 + 100 x 0.60
+    "deepseek-flash-weekend": ("deepseek-flash", "0.000213"),
+    # 1000 x 0.66 + 1000 x 0.022 + 100 x 1.98
+    "deepseek-pro-weekend": ("deepseek-v4-pro", "0.00088"),
 }
 
 
 def test_every_correction_has_a_case_by_hand():
-    assert {row.name for row in load()} == CORRECTED.keys()
+    assert {row.name for row in load()} == {*CORRECTED, *WEEKENDS}
 
 
 def test_a_correction_fills_a_gap_only_where_it_says_so():
-    assert {row.name: row.fills for row in load()} == {
-        "openai-audio-preview": True,
-        "openai-web-search-fee": True,
-        "gemini-2-grounding-fee": True,
-        "anthropic-us-inference": False,
+    assert {row.name for row in load() if not row.fills and not row.adds} == {
+        "anthropic-us-inference",
+        "deepseek-flash-weekend",
+        "deepseek-pro-weekend",
+        "perplexity-low-context",
+        "perplexity-medium-context",
+        "perplexity-pro-low-context",
+        "perplexity-pro-medium-context",
     }
+
+
+@pytest.mark.parametrize("name", WEEKENDS)
+@pytest.mark.parametrize(
+    ("day", "times"), [("2026-11-27", 2), ("2026-11-28", 1), ("2026-11-29", 1), ("2026-11-30", 2)], ids=str
+)
+def test_a_weekend_has_no_peak_hours(name, day, times):
+    model, expected = WEEKENDS[name]
+    found = usage(input_uncached=1_000, cache_read=1_000, output_text=100)
+    cost = price(found, "deepseek", model, at=datetime.fromisoformat(f"{day}T02:00:00+00:00"))
+    assert cost.pico == times * int(Decimal(expected) * 10**12)
+    assert (name in cost.source.corrections) == (times == 1)
+
+
+def test_a_correction_of_a_bucket_that_was_not_used_is_not_named():
+    cost = price(usage(**STANDARD), "openai", "gpt-4.1-nano")
+    assert cost.source.corrections == ()
 
 
 @pytest.mark.parametrize("name", CORRECTED)
@@ -725,3 +834,60 @@ def test_an_inherited_rate_needs_an_explicit_rule():
     assert price_usage(usage(output_reasoning=1), card).reason == "no price for output_reasoning of m"
     card = replace(card, inherits={"output_reasoning": "output_text"})
     assert price_usage(usage(output_reasoning=1), card).pico == 10_000_000
+
+
+# -- another model's usage inside an answer
+
+ADVICE = Other(model="claude-opus-4-5", buckets={"input_uncached": 2_000, "output_text": 40})
+
+
+def test_an_advisor_is_billed_at_its_own_price_and_named_on_its_lines():
+    found = replace(usage(**STANDARD), others=(ADVICE,))
+    cost = price(found, "anthropic", "claude-sonnet-4-5")
+    # 1000 x 3 + 100 x 15, and 2000 x 5 + 40 x 25
+    assert (cost.status, usd_text(cost.pico)) == ("priced", "0.0155")
+    assert [(line.model, line.bucket, usd_text(line.amount_pico)) for line in cost.lines] == [
+        (None, "input_uncached", "0.003"),
+        (None, "output_text", "0.0015"),
+        ("claude-opus-4-5", "input_uncached", "0.01"),
+        ("claude-opus-4-5", "output_text", "0.001"),
+    ]
+    assert (found.input_tokens, found.output_tokens) == (3_000, 140)
+
+
+def test_an_advisor_without_a_price_makes_the_answer_unpriced_with_the_rest_of_it_known():
+    found = replace(usage(**STANDARD), others=(replace(ADVICE, model="claude-nobody-knows"), ADVICE))
+    cost = price(found, "anthropic", "claude-sonnet-4-5")
+    assert (cost.status, cost.pico) == ("unpriced", None)
+    assert "claude-nobody-knows" in cost.reason
+    assert cost.part_pico == 15_500_000_000
+
+
+def test_an_advisor_may_have_a_price_of_ones_own_and_a_free_answer_is_not_free_with_it():
+    book = PriceBook({"claude-mine": "free", "advisor": Price(input="1", output="2")})
+    found = replace(usage(**STANDARD), others=(replace(ADVICE, model="advisor"),))
+    cost = price(found, "anthropic", "claude-mine", book=book)
+    # 2000 x 1 + 40 x 2
+    assert (cost.status, cost.reason, usd_text(cost.pico)) == ("priced", None, "0.00208")
+    free = replace(usage(**STANDARD), others=(replace(ADVICE, model="claude-mine"),))
+    assert price(free, "anthropic", "claude-mine", book=book).status == "free"
+
+
+# -- free by its seller's list
+
+
+@pytest.mark.parametrize(
+    ("stated", "status"), [({"cost": 0}, "free"), ({"cost": "0.002"}, "reported"), ({}, "free")], ids=repr
+)
+def test_what_openrouter_lists_as_free_is_free_unless_it_charged(stated, status):
+    raw = {"prompt_tokens": 10, "completion_tokens": 5} | stated
+    cost = price(openai.read(raw), "openrouter", "openai/gpt-oss-20b:free")
+    assert cost.status == status
+    assert bool(cost.pico) == (status == "reported")
+    assert cost.reason or status == "reported", "free without a reason"
+
+
+def test_a_stated_cost_of_nothing_does_not_make_a_model_free():
+    raw = {"prompt_tokens": 1_000, "completion_tokens": 100, "cost": 0}
+    # 1000 x 2.50 + 100 x 10
+    assert usd(openai.read(raw), "openrouter", "openai/gpt-4o") == "0.0035"

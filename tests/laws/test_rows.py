@@ -14,7 +14,7 @@ from ai_budget_callbacks.ledger import Entry, Posting
 from ai_budget_callbacks.ledger.rows import call_json, call_of, dumps, entry_fields, entry_of, iso, moment, row_of
 from ai_budget_callbacks.ledger.statements import INSERT_ENTRY
 from ai_budget_callbacks.pricing import Cost, Line, Source
-from ai_budget_callbacks.usage import Call, Request, Terms, Usage, Who
+from ai_budget_callbacks.usage import Call, Other, Request, Terms, Usage, Who
 
 TOKYO = timezone(timedelta(hours=9))
 STARTED = datetime(2026, 3, 1, 21, 0, 0, 5, tzinfo=TOKYO)  # noon in UTC
@@ -227,6 +227,20 @@ def test_what_an_entry_does_not_have_reads_back_as_nothing():
         "counted",
         None,
         (),
+    )
+
+
+def test_another_models_usage_stands_under_its_name_and_comes_back():
+    advice = Other(model="claude-advisor", buckets={"input_uncached": 3, "output_text": 2})
+    usage = replace(FULL.usage, others=(advice,))
+    row = written(full_fields(usage=usage), key="k", amounts={}, held={}, text_bytes=0, content=None)
+    assert row["usage"] == '{"input_uncached":5,"output_text":7,"claude-advisor":{"input_uncached":3,"output_text":2}}'
+    assert (row["input_tokens"], row["output_tokens"]) == (8, 9)
+    back = entry_of({"id": 8, **row}).usage
+    assert (back.others, dict(back.buckets), back.total_tokens) == (
+        (advice,),
+        {"input_uncached": 5, "output_text": 7},
+        17,
     )
 
 

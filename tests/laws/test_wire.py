@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ai_budget_callbacks.usage import Terms
-from ai_budget_callbacks.usage.wire import PROVIDERS, Body, read_body
+from ai_budget_callbacks.usage.wire import Body, read_body
 
 CHAT = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 RESPONSES = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
@@ -22,14 +22,13 @@ def buckets(found: Body) -> dict[str, int] | None:
 # -- OpenAI's family
 
 
-@pytest.mark.parametrize("provider", ["openai", "azure"])
 @pytest.mark.parametrize("usage", [CHAT, RESPONSES], ids=["chat", "responses"])
-def test_a_body_and_its_usage_object_alone_are_the_same_usage(provider, usage):
-    whole = read_body(provider, {"id": "x", "model": "gpt-4o-2024-08-06", "usage": usage})
+def test_a_body_and_its_usage_object_alone_are_the_same_usage(usage):
+    whole = read_body({"id": "x", "model": "gpt-4o-2024-08-06", "usage": usage})
     assert (buckets(whole), whole.model) == (BOTH, "gpt-4o-2024-08-06")
     assert whole.usage.reader == "openai/1"
     assert dict(whole.usage.raw) == usage
-    alone = read_body(provider, usage)
+    alone = read_body(usage)
     assert (buckets(alone), alone.model) == (BOTH, None)
     assert alone.usage == whole.usage
 
@@ -37,21 +36,19 @@ def test_a_body_and_its_usage_object_alone_are_the_same_usage(provider, usage):
 @pytest.mark.parametrize(
     "nothing", [{}, [], None, "text", 7, {"usage": None}, {"usage": {}}, [{}], [None, "x"], [{"usage": None}]], ids=repr
 )
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_body_without_usage_is_absent_not_zero(provider, nothing):
-    assert read_body(provider, nothing) == Body(usage=None, model=None)
+def test_a_body_without_usage_is_absent_not_zero(nothing):
+    assert read_body(nothing) == Body(usage=None, model=None)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_body_that_reports_nothing_still_names_its_model(provider):
-    found = read_body(provider, {"model": "gpt-4o", "usage": {}}, service_tier="flex", batch=True, geo="us")
+def test_a_body_that_reports_nothing_still_names_its_model():
+    found = read_body({"model": "gpt-4o", "usage": {}}, service_tier="flex", batch=True, geo="us")
     assert found == Body(usage=None, model="gpt-4o")
 
 
 @pytest.mark.parametrize("model", [None, "", 7, ["gpt-4o"]], ids=repr)
-@pytest.mark.parametrize(("provider", "usage"), [("openai", CHAT), ("anthropic", CLAUDE)])
-def test_a_model_that_is_no_text_is_no_model(provider, usage, model):
-    found = read_body(provider, {"model": model, "usage": usage})
+@pytest.mark.parametrize("usage", [CHAT, CLAUDE], ids=["openai", "anthropic"])
+def test_a_model_that_is_no_text_is_no_model(usage, model):
+    found = read_body({"model": model, "usage": usage})
     assert (buckets(found), found.model) == (BOTH, None)
 
 
@@ -63,7 +60,7 @@ def test_the_last_report_of_a_chat_stream_holds():
         {"model": "other", "usage": None},
         "[DONE]",
     ]
-    found = read_body("openai", stream)
+    found = read_body(stream)
     assert (buckets(found), found.model) == (BOTH, "gpt-4o-2024-08-06"), "a cumulative report was taken from the middle"
 
 
@@ -81,7 +78,7 @@ def test_events_of_a_responses_stream_carry_the_response_inside():
             },
         },
     ]
-    found = read_body("openai", stream)
+    found = read_body(stream)
     assert buckets(found) == BOTH | {"web_search": 1}
     assert found.model == "gpt-5-2025-08-07"
     assert found.usage.terms == Terms(service_tier="flex")
@@ -94,10 +91,10 @@ def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
         {"type": "file_search_call"},
         {"type": "message"},
     ]
-    found = read_body("openai", {"usage": RESPONSES, "output": items})
+    found = read_body({"usage": RESPONSES, "output": items})
     assert buckets(found) == BOTH | {"web_search": 2, "file_search": 1}
-    assert buckets(read_body("openai", {"usage": RESPONSES, "output": {"type": "web_search_call"}})) == BOTH
-    assert read_body("openai", {"usage": {}, "output": items}).usage is None, (
+    assert buckets(read_body({"usage": RESPONSES, "output": {"type": "web_search_call"}})) == BOTH
+    assert read_body({"usage": {}, "output": items}).usage is None, (
         "tool calls beside no usage were taken for all of it"
     )
 
@@ -114,7 +111,7 @@ def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
     ],
 )
 def test_the_tier_of_the_body_goes_before_the_one_given(said, given, tier):
-    found = read_body("openai", {"usage": CHAT, "service_tier": said}, service_tier=given)
+    found = read_body({"usage": CHAT, "service_tier": said}, service_tier=given)
     assert found.usage.terms == Terms(service_tier=tier)
 
 
@@ -122,11 +119,11 @@ def test_the_tier_of_the_body_goes_before_the_one_given(said, given, tier):
 
 
 def test_an_anthropic_body_and_its_usage_object_alone_are_the_same_usage():
-    whole = read_body("anthropic", {"id": "msg_1", "model": "claude-sonnet-4-5", "usage": CLAUDE})
+    whole = read_body({"id": "msg_1", "model": "claude-sonnet-4-5", "usage": CLAUDE})
     assert (buckets(whole), whole.model) == (BOTH, "claude-sonnet-4-5")
     assert whole.usage.reader == "anthropic/1"
     assert dict(whole.usage.raw) == CLAUDE
-    alone = read_body("anthropic", CLAUDE)
+    alone = read_body(CLAUDE)
     assert (buckets(alone), alone.model) == (BOTH, None)
 
 
@@ -141,7 +138,7 @@ def test_an_anthropic_stream_names_its_model_at_the_start_and_its_output_at_the_
         {"type": "message_start", "message": {"model": "later"}},
         {"type": "message_delta", "usage": {"output_tokens": 20}},
     ]
-    found = read_body("anthropic", stream)
+    found = read_body(stream)
     assert (buckets(found), found.model) == (BOTH, "claude-sonnet-4-5")
 
 
@@ -152,11 +149,11 @@ SEARCHED = {"groundingMetadata": {"webSearchQueries": ["a", "b"]}}
 
 
 def test_a_gemini_body_and_its_usage_object_alone_are_the_same_usage():
-    whole = read_body("google", {"responseId": "x", "modelVersion": "gemini-2.5-flash", "usageMetadata": GEMINI})
+    whole = read_body({"responseId": "x", "modelVersion": "gemini-2.5-flash", "usageMetadata": GEMINI})
     assert (buckets(whole), whole.model) == (BOTH, "gemini-2.5-flash")
     assert whole.usage.reader == "google/1"
     assert dict(whole.usage.raw) == GEMINI
-    alone = read_body("google", GEMINI | {"_note": "recorded"})
+    alone = read_body(GEMINI | {"_note": "recorded"})
     assert (buckets(alone), alone.model) == (BOTH, None)
     assert alone.usage == whole.usage
 
@@ -172,9 +169,9 @@ def test_the_last_report_of_a_gemini_stream_holds():
         {"usageMetadata": None, "candidates": "x"},
         "[DONE]",
     ]
-    found = read_body("google", stream)
+    found = read_body(stream)
     assert (buckets(found), found.model) == (BOTH | {"web_search": 2}, "gemini-3-flash-preview")
-    assert buckets(read_body("google", [{"promptTokenCount": 1}, GEMINI])) == BOTH
+    assert buckets(read_body([{"promptTokenCount": 1}, GEMINI])) == BOTH
 
 
 @pytest.mark.parametrize(
@@ -188,17 +185,17 @@ def test_the_last_report_of_a_gemini_stream_holds():
 )
 def test_searches_of_gemini_are_counted_as_the_model_to_price_by_bills_them(said, given, units):
     body = {"modelVersion": said, "usageMetadata": GEMINI, "candidates": [SEARCHED]}
-    assert buckets(read_body("google", body, model=given)) == BOTH | units
-    assert read_body("google", {"modelVersion": said, "candidates": [SEARCHED]}, model=given).usage is None
+    assert buckets(read_body(body, model=given)) == BOTH | units
+    assert read_body({"modelVersion": said, "candidates": [SEARCHED]}, model=given).usage is None
 
 
 # -- what the caller adds
 
 
 def test_notes_of_whoever_stored_the_object_are_no_usage():
-    found = read_body("openai", CHAT | {"_note": "recorded", "_output_items": {"web_search_call": 2}})
+    found = read_body(CHAT | {"_note": "recorded", "_output_items": {"web_search_call": 2}})
     assert dict(found.usage.raw) == CHAT
-    assert dict(read_body("anthropic", CLAUDE | {"_note": "recorded"}).usage.raw) == CLAUDE
+    assert dict(read_body(CLAUDE | {"_note": "recorded"}).usage.raw) == CLAUDE
 
 
 @pytest.mark.parametrize(
@@ -216,18 +213,11 @@ def test_notes_of_whoever_stored_the_object_are_no_usage():
     ],
 )
 def test_terms_the_body_lacks_are_the_callers(body, asked, terms):
-    found = read_body("anthropic", {"usage": CLAUDE | body}, **asked)
+    found = read_body({"usage": CLAUDE | body}, **asked)
     assert found.usage.terms == terms
     assert buckets(found) == BOTH
 
 
 def test_a_batch_of_openai_is_said_by_the_caller_alone():
-    assert read_body("openai", CHAT, batch=True).usage.terms == Terms(batch=True)
-    assert read_body("openai", CHAT).usage.terms == Terms()
-
-
-@pytest.mark.parametrize("provider", ["x-ai", "OpenAI", ""])
-def test_a_provider_without_a_reader_is_an_error(provider):
-    with pytest.raises(KeyError) as caught:
-        read_body(provider, CHAT)
-    assert caught.value.args == (provider,)
+    assert read_body(CHAT, batch=True).usage.terms == Terms(batch=True)
+    assert read_body(CHAT).usage.terms == Terms()

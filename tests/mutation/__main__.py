@@ -22,7 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".mutation"
 SHARED = os.environ.get("AI_BUDGET_SHARED", str(ROOT.parent / "shared"))
-READERS = ("tests/laws/test_readers.py", "tests/laws/test_goldens.py", "tests/laws/test_wire.py")
+READERS = (
+    "tests/laws/test_readers.py",
+    "tests/laws/test_corpus.py",
+    "tests/laws/test_goldens.py",
+    "tests/laws/test_wire.py",
+)
 PRICES = ("tests/laws/test_pricing_laws.py", "tests/laws/test_estimate.py", "tests/laws/test_goldens.py")
 LEDGER = ("tests/contract/test_ledger.py", "tests/laws/test_ledger_machine.py")
 METER = ("tests/contract/test_meter.py",)

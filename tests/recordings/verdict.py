@@ -150,8 +150,12 @@ def _rows(play: Play, books: Books, numbers: list[int]) -> dict[int, dict[str, A
 def _verdict(name: tuple[str, str], call: dict[str, Any], row: dict[str, Any], raised: str | None) -> Verdict:
     flags = frozenset(row["flags"] or ())
     counted = row["reader"] in {None, "counted"} or "partly_counted" in flags
-    found = folded(row["usage"] or {}, call["provider"])
+    usage = row["usage"] or {}
+    found = folded({name: count for name, count in usage.items() if type(count) is int}, call["provider"])
     expected = call["expected_usage"] and billed(call)
+    if expected is not None:  # what an advisor consumed stands under its model
+        found |= {name: folded(count, "") for name, count in usage.items() if isinstance(count, dict)}
+        expected |= _advised(call) if "other_model" not in flags else {}
     differs: str | dict[str, int] | None = None
     says = ""
     if expected is None:
@@ -166,6 +170,14 @@ def _verdict(name: tuple[str, str], call: dict[str, Any], row: dict[str, Any], r
     if raised and differs is None:
         differs, says = row["status"], f"raised {raised}"
     return Verdict(name, differs, says, row["status"], flags & LOST, raised)
+
+
+def _advised(call: dict[str, Any]) -> dict[str, Any]:
+    return {
+        extra["model"]: {name: count for name, count in extra["usage"].items() if count and name != "total"}
+        for extra in call.get("extra_usage") or ()
+        if extra["kind"] == "advisor_message"
+    }
 
 
 def _stated(call: dict[str, Any], row: dict[str, Any], flags: frozenset[str]) -> str | None:

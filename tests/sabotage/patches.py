@@ -622,8 +622,8 @@ SABOTAGES = (
         (
             (
                 "usage/anthropic.py",
-                '                counts.read(entry, "cache_creation_input_tokens"),',
-                "                None,",
+                '    written = counts.read(entry, "cache_creation_input_tokens")',
+                "    written = None",
             ),
         ),
     ),

@@ -1,0 +1,47 @@
+"""Which model a name means: what clients and responses write, in the catalogue's words. Pure.
+
+Facts: facts/pricing.md 1.3; resource names (cloud.google.com/vertex-ai, docs.aws.amazon.com/bedrock); routing suffixes
+(openrouter.ai/docs/features/provider-routing), which change who serves a model and not its list price, but for `:free`,
+which is a listing of its own.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["is_listed", "needs_mapping", "plain_name"]
+
+_OPAQUE = re.compile(
+    r"\Aarn:aws[\w-]*:(?:bedrock|sagemaker):.*:(?:application-inference-profile|prompt-router|endpoint|"
+    r"provisioned-model|custom-model|custom-model-deployment|imported-model)/"
+)
+_GOVERNMENT = re.compile(r"(?:\A|[/:])us-gov[.-]")
+_ROUTES = (":nitro", ":floor", ":exacto", ":online")
+_OWN_PRICE = ("ft:",)  # a fine-tuned model costs more than its base, and the catalogue has none
+
+
+def plain_name(provider: str, model: str) -> str:
+    """A model's name without what says where it lives or how it is reached.
+
+    Args:
+        provider: Catalogue provider id.
+        model: As requested, or as the response reports it.
+    """
+    if provider == "google":
+        return model.rpartition("models/")[2] if "models/" in model else model
+    if provider in {"openai", "azure"} and model.startswith("ft:"):
+        return ":".join(model.split(":")[:2])  # ft:BASE:organisation:name:id
+    if provider == "openrouter":
+        for route in _ROUTES:
+            model = model.removesuffix(route)
+    return model
+
+
+def is_listed(model: str) -> bool:
+    """Whether the catalogue's own rules may be asked: they match these names to models of another price."""
+    return not model.startswith(_OWN_PRICE) and _GOVERNMENT.search(model) is None
+
+
+def needs_mapping(provider: str, model: str) -> bool:
+    """Whether a name says nothing about the model behind it: an AWS resource of the user's own."""
+    return provider == "aws" and _OPAQUE.match(model) is not None
