@@ -11,6 +11,7 @@ import io
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_reprice_is_a_dry_run(path):
       4  gpt-4o-mini    0.00021   0.00018          -0.00003  priced    reader
 """)
     assert table(notes) == [
-        "1 of brand-new left as booked: no price: genai-prices 0.2.3 does not know 'brand-new' of provider 'openai'.",
+        f"1 of brand-new left as booked: no price: genai-prices {version('genai-prices')} does not know 'brand-new' of provider 'openai'.",
         "1 calls differ, by $-0.00003 in all. Nothing was written; --apply posts it.",
     ]
     assert Path(path).read_bytes() == before
