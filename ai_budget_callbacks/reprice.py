@@ -128,7 +128,8 @@ def _look(call: Standing, book: PriceBook) -> Finding | None:
     if reason is not None:
         return Finding(call=call, usage=usage, cost=cost, status=call.status, why=reason, left=True)
     status = cost.status
-    if status != "free" and (call.counted_by_us or call.status == "estimated"):
+    ours = call.status == "estimated" or (call.status == "unpriced" and call.counted_by_us)
+    if ours and status != "free":
         status = "estimated"
     why = _why(call, stored, usage, cost, status, book)
     if not why:
