@@ -130,6 +130,8 @@ def _measured(
         booked_tokens=usage.total_tokens,
     )
     if cost.status == "unpriced":
+        if outcome.kind == "cut":  # a price that is found later prices a lower bound
+            posting = replace(posting, usage=replace(usage, flags=(*usage.flags, "seen_in_part")))
         return replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)
     if cost.status != "free" and (counted or outcome.kind == "cut"):  # usage seen before a cut is a lower bound
         reason = posting.reason or "the provider reported part of the usage"

@@ -7,8 +7,11 @@ import sys
 import click
 
 from ai_budget_callbacks.cli.books import budgets, path, report, runs, show, status, verify
+from ai_budget_callbacks.cli.correct import reprice
 from ai_budget_callbacks.cli.output import EXIT_WRONG, fail, told
 from ai_budget_callbacks.cli.price import price
+from ai_budget_callbacks.cli.reconcile import reconcile
+from ai_budget_callbacks.cli.whatif import what_if
 
 __all__ = ["main"]
 
@@ -19,7 +22,7 @@ def main() -> None:
     """See what LLM calls cost, and where the money went."""
 
 
-for command in (budgets, path, price, report, runs, show, status, verify):
+for command in (budgets, path, price, reconcile, report, reprice, runs, show, status, verify, what_if):
     main.add_command(command)
 
 

@@ -56,7 +56,7 @@ FULL = Posting(
         reader="openai.chat",
         raw={"prompt_tokens": 5},
         flags=("inconsistent",),
-        terms=Terms(batch=True),
+        terms=Terms(service_tier="flex", batch=True),
     ),
     cost=Cost(status="priced", pico=80_000_000, lines=LINES, source=SOURCE),
     booked_pico=80_000_000,
@@ -113,6 +113,7 @@ FULL_ROW = {
     '"terms":"standard","corrections":[]}',
     "content": '{"in": "hi"}',
     "path": '[["run-1","graph"],["step-2","draft"]]',
+    "terms": '{"service_tier":"flex","batch":true}',
 }
 BARE_ROW = {
     **dict.fromkeys(FULL_ROW),
@@ -189,6 +190,7 @@ def test_a_row_reads_back_as_the_entry_it_was():
             reader="openai.chat",
             raw={"prompt_tokens": 5},
             flags=("inconsistent",),
+            terms=Terms(service_tier="flex", batch=True),
         ),
         "cost_pico": 80_000_000,
         "booked_pico": 80_000_001,
@@ -209,6 +211,8 @@ def test_a_row_reads_back_as_the_entry_it_was():
             "corrections": [],
         },
         "path": (("run-1", "graph"), ("step-2", "draft")),
+        "terms": Terms(service_tier="flex", batch=True),
+        "added_tokens": None,
     }
 
 
@@ -216,6 +220,7 @@ def test_what_an_entry_does_not_have_reads_back_as_nothing():
     entry = entry_of({"id": 9, **BARE_ROW})
     assert (entry.usage, entry.source, entry.cost_pico, entry.booked_pico, entry.adjusts) == (None,) * 5
     assert (entry.flags, entry.lines, entry.path, dict(entry.metadata)) == ((), (), (), {})
+    assert (entry.terms, entry.added_tokens, entry.input_tokens, entry.output_tokens) == (None, None, 0, 0)
     counted = entry_of({"id": 9, **BARE_ROW, "usage": '{"output_text":7}'}).usage
     assert (dict(counted.buckets), counted.reader, counted.raw, counted.flags) == (
         {"output_text": 7},
@@ -245,9 +250,7 @@ def test_the_entry_handed_out_is_the_one_that_is_read_back():
         **full_fields(
             at=ENDED,
             started_at=STARTED,
-            usage=Usage(
-                buckets=FULL.usage.buckets, reader="openai.chat", raw={"prompt_tokens": 5}, flags=("inconsistent",)
-            ),
+            usage=replace(FULL.usage, raw={"prompt_tokens": 5}),
         ),
     )
 
