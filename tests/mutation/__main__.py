@@ -34,6 +34,8 @@ TESTS = {
         "usage/_counts": READERS,
         "usage/openai": READERS,
         "usage/anthropic": READERS,
+        "usage/google": ("tests/laws/test_google.py", "tests/laws/test_goldens.py"),
+        "usage/ollama": ("tests/laws/test_ollama.py",),
         "usage/wire": ("tests/laws/test_wire.py",),
         "usage/__init__": READERS,
         "pricing/card": ("tests/laws/test_card.py", *PRICES),
