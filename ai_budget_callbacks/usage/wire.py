@@ -55,7 +55,7 @@ def read_body(
     if provider == "google":
         found = _read_google(body, model)
     else:
-        found = _read_anthropic(body) if provider == "anthropic" else _read_openai(body, service_tier)
+        found = _read_anthropic(body) if provider == "anthropic" else _read_openai(body)
     if found.usage is None:
         return found
     terms = found.usage.terms
@@ -101,17 +101,16 @@ def _read_anthropic(body: Any) -> Body:
     return Body(usage=anthropic.read(_public(raw)), model=_text(source.get("model")))
 
 
-def _read_openai(body: Any, service_tier: str | None) -> Body:
+def _read_openai(body: Any) -> Body:
     if isinstance(body, list):
         # chat chunks carry `usage`, Responses events carry it in their `response`; the last one holds
         events = [mapping(mapping(e).get("response")) or mapping(e) for e in body]
-        body = next((e for e in reversed(events) if isinstance(e.get("usage"), Mapping)), mapping(None))
-        if not body:
+        body = next((e for e in reversed(events) if isinstance(e.get("usage"), Mapping)), None)
+        if body is None:
             return Body(usage=None, model=None)
     source = mapping(body)
     raw = source.get("usage") if isinstance(source.get("usage"), Mapping) else source
-    tier = _text(source.get("service_tier")) or service_tier
-    usage = openai.read(_public(raw), service_tier=tier)
+    usage = openai.read(_public(raw), service_tier=_text(source.get("service_tier")))
     items = source.get("output")
     if usage is not None and isinstance(items, list):
         usage = usage.with_units(openai.count_output_items(items))
