@@ -365,6 +365,18 @@ def test_a_block_that_is_crossed_is_named(meter):
         m.settle(m.reserve(made(at=at), extra=extra), answer(101))
     assert caught.value.closes == "block-1"
     assert caught.value.resets_at.isoformat() == "2026-11-25T00:00:00+01:00"
+    assert "The window rolls over at 2026-11-25T00:00:00+01:00. Raise the limit" in caught.value.message
+
+
+def test_a_limit_that_is_used_up_exactly_is_crossed_by_the_next_call(meter):
+    events = []
+    m = meter(Budget(usd="0.0001", at_limit="raise", warn_at=()), listeners=[events.append], reserve="none")
+    first, second = m.reserve(made("a")), m.reserve(made("b"))
+    m.settle(first, answer(100))
+    with pytest.raises(BudgetExceeded) as caught:
+        m.settle(second, answer(1))
+    assert caught.value.spent == 101 * UNIT
+    assert [event.spent for event in events if isinstance(event, LimitCrossed)] == [101 * UNIT]
 
 
 def test_the_first_crossing_in_the_order_of_budgets_is_raised_and_all_are_told(meter):
