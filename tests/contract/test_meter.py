@@ -502,6 +502,18 @@ def test_a_release_that_cannot_be_written_is_kept_too(meter, path, caplog):
     assert seen(m) == [(10 * UNIT, HELD)]
     m.summary()
     assert seen(m) == [(10 * UNIT, 0)]
+    assert told(caplog) == ["What could not be written before is on the ledger now: call same."]
+
+
+def test_a_call_that_the_ledger_never_heard_of_is_written_with_its_budgets_and_scopes(meter, path):
+    m = meter(Budget(usd="1", at_limit="warn"))
+    with away(path):
+        opened = m.reserve(made(), scopes=("handler-1",))
+        assert m.settle(opened, answer(11)) is None
+    m.summary()
+    assert seen(m) == [(11 * UNIT, 0)]
+    assert [entry.call_id for entry in m.entries(scope="handler-1")] == ["a"]
+    assert audit(path) == []
 
 
 @pytest.mark.parametrize(
@@ -736,6 +748,16 @@ def test_holds_follow_what_answers_took(meter):
     assert seen(m)[0][1] == (216 + 2 * 3) * UNIT
 
 
+def test_answers_whose_cost_the_provider_states_teach_too(meter):
+    m = meter(Budget(tokens=99_999))
+    usage = Usage(buckets={"input_uncached": 216, "output_text": 3}, raw={"cost": "0.001"})
+    for number in range(8):
+        opened = m.reserve(made(f"a{number}", "openai/gpt-4o-mini", "openrouter"))
+        assert m.settle(opened, Outcome(kind="answer", usage=usage)).status == "reported"
+    m.reserve(made("b", "openai/gpt-4o-mini", "openrouter"))
+    assert seen(m) == [(8 * 219, 219)]
+
+
 @pytest.mark.parametrize(
     "outcome",
     [Outcome(kind="unknown"), Outcome(kind="answer", output_bytes=8), Outcome(kind="cached"), answer(216, 3, "cut")],
@@ -836,6 +858,40 @@ def test_a_charge_belongs_to_the_blocks_around_it_that_use_this_meter(meter):
     spent = {b.key.budget.partition("@")[2]: b.spent for b in m.ledger.balances()}
     assert spent[outer.id] == 25 * 10**10
     assert (spent[m.id], spent[other.id]) == (25 * 10**10, 5 * 10**11)
+
+
+# -- what was sent already
+
+
+@pytest.mark.parametrize(("model", "status", "booked"), [("mine", "priced", 20 * UNIT), ("nobodys", "unpriced", None)])
+def test_a_call_that_was_sent_already_is_booked_whatever_is_left(meter, model, status, booked):
+    m = meter(Budget(usd="0.00001"), Budget(calls=1), reserve="none")
+    spend(m, "a", 10)
+    entry = m.book_spent(made("b", model), answer(10, 5))
+    assert (entry.status, entry.booked_usd) == (status, booked)
+    assert seen(m) == [(10 * UNIT + (booked or 0), 0), (2, 0)]
+
+
+@pytest.mark.parametrize("root_seen", [True, False])
+def test_a_run_that_was_crossed_by_what_was_sent_already_is_closed(meter, root_seen):
+    m = meter(Budget(usd="0.1", at_limit="raise", match={"user": "eve"}))
+    fee = replace(made("fee", "search", "charge", user="eve", run_id="r", root_seen=root_seen), kind="charge")
+    with pytest.raises(BudgetExceeded) as caught:
+        m.book_spent(fee, Outcome(kind="answer", stated_pico=25 * 10**10))
+    spend(m, "a", run_id="other", root_seen=True)
+    if root_seen:
+        again = refuse(m, "b", run_id="r", root_seen=True)
+        assert (again.message, again.budget) == (caught.value.message, caught.value.budget)
+    else:
+        spend(m, "b", run_id="r", root_seen=True)  # nobody knows that the fee's run is this one
+
+
+def test_a_block_that_was_crossed_by_a_charge_is_closed_and_not_the_run_around_it(meter):
+    m = meter()
+    with scopes.track(Budget(usd="9"), meter=m) as outer:
+        with pytest.raises(BudgetExceeded), scopes.track(Budget(usd="0.1", at_limit="raise"), meter=m):
+            m.charge("0.25", name="search")
+        spend(m, "a", run_id=outer.id, root_seen=True)
 
 
 # -- reading
