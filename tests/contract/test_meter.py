@@ -127,13 +127,14 @@ def test_a_call_is_held_before_it_is_sent_and_booked_after(meter, path):
     assert audit(path) == []
 
 
-def test_the_hold_has_the_estimate_and_the_time_to_live(meter, path):
-    m = meter(Budget(usd="1"), ttl_s=90)
+@pytest.mark.parametrize(("options", "seconds"), [({"ttl_s": 90}, 90), ({}, 1_800)])
+def test_the_hold_has_the_estimate_and_the_time_to_live(meter, path, options, seconds):
+    m = meter(Budget(usd="1"), **options)
     at = datetime(2026, 11, 24, 12, tzinfo=UTC)
     m.reserve(made(at=at))
     ((pico, tokens, expires),) = read(path, "SELECT estimate_pico, estimate_tokens, expires_at FROM hold")
     assert (pico, tokens) == (616 * 10**6, 516)
-    assert datetime.fromisoformat(expires) == at + timedelta(seconds=90)
+    assert datetime.fromisoformat(expires) == at + timedelta(seconds=seconds)
 
 
 def test_budgets_of_the_caller_are_checked_beside_the_meters_own(meter):
@@ -590,6 +591,12 @@ def test_an_unpriced_call_is_recorded_where_none_does_and_said_once(meter, caplo
     assert events[0] == CallReserved(call=events[0].call, held_usd=None)
 
 
+def test_what_a_price_lacks_is_said_where_nothing_is_refused(meter, caplog):
+    m = meter(Budget(calls=9), prices={"half": Price(input="1")})
+    m.reserve(made(model="half"))
+    assert told(caplog) == ["The price of 'half' has no output; its calls of 'openai' are recorded without a cost."]
+
+
 def test_an_amount_for_unpriced_calls_is_held_and_booked(meter):
     m = meter(Budget(usd="1"), on_unpriced="0.4")
     opened = m.reserve(made("a", "nobodys"))
@@ -782,9 +789,11 @@ def test_an_answer_settled_twice_teaches_once(meter):
 # -- content
 
 
-@pytest.mark.parametrize("stores", [True, False])
-def test_content_is_stored_only_when_asked_for(meter, path, stores):
-    m = meter(store_content=stores)
+@pytest.mark.parametrize(
+    ("options", "stores"), [({}, False), ({"store_content": False}, False), ({"store_content": True}, True)]
+)
+def test_content_is_stored_only_when_asked_for(meter, path, options, stores):
+    m = meter(**options)
     m.settle(m.reserve(made()), answer(10, content={"prompt": "hi"}))
     ((content,),) = read(path, "SELECT content FROM entry")
     assert (json.loads(content) if content else None) == ({"prompt": "hi"} if stores else None)
