@@ -46,7 +46,7 @@ TESTS = {
         "pricing/catalogue": ("tests/laws/test_catalogue.py", *PRICES),
         "budget": ("tests/laws/test_budget.py",),
         "booking": ("tests/laws/test_booking.py",),
-        "admission": ("tests/laws/test_admission.py",),
+        "admission": ("tests/laws/test_admission.py", *METER),
         "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
         "ledger/owner": ("tests/contract/test_owner.py", "tests/contract/test_ledger.py"),
         "ledger/verify": LEDGER,
