@@ -381,7 +381,10 @@ class SqliteLedger:
 def _as_before(conn: Any, row: Mapping[str, Any]) -> Settled:
     """What an earlier settle did: another meter on this ledger still has to look at its own balances."""
     amounts = {int(balance): added for balance, added in orjson.loads(row["amounts"]).items()}
-    moved = {b: (added, conn.execute(sql.STATE, (b,)).fetchone()[1]) for b, added in amounts.items()}
+    moved = {
+        balance: (added, conn.execute(sql.SPENT_AT, {"id": balance, "entry": row["id"]}).fetchone()[0])
+        for balance, added in amounts.items()
+    }
     return Settled(entry=entry_of(row), fresh=False, moved=MappingProxyType(moved))
 
 

@@ -237,6 +237,7 @@ def test_a_charge_and_a_call_of_one_id_are_two_things(meter):
         ("worst_case", 1_728 * UNIT),
         ("none", 0),
         ("0.05", Decimal("0.05")),
+        ("0.000000000001", Decimal("0.000000000001")),
         (Decimal("0.5"), Decimal("0.5")),
     ],
 )
@@ -442,6 +443,23 @@ def test_two_meters_that_count_one_call_book_it_once_and_both_watch(meter, path)
     assert [type(event) for event in first_told] == [CallReserved, CallSettled, LimitCrossed]
     assert [type(event) for event in second_told] == [CallReserved, LimitCrossed], "one settle, told by the first"
     assert [event.budget.unit for event in (first_told[2], second_told[1])] == ["usd", "tokens"]
+    assert audit(path) == []
+
+
+def test_the_second_meter_sees_the_crossing_though_another_call_was_booked_meanwhile(meter, path):
+    events = []
+    a = meter(Budget(usd="1"), reserve="none")
+    b = meter(Budget(usd="0.0001", at_limit="raise", warn_at=()), reserve="none", listeners=[events.append])
+    calls = [made("x"), made("y")]
+    x, y = [(a.reserve(call), b.reserve(call)) for call in calls]
+    a.settle(x[0], answer(101))
+    a.settle(y[0], answer(200))
+    with pytest.raises(BudgetExceeded) as caught:
+        b.settle(x[1], answer(101))
+    assert caught.value.spent == 101 * UNIT
+    b.settle(y[1], answer(200))
+    assert [event.spent for event in events if isinstance(event, LimitCrossed)] == [101 * UNIT]
+    assert seen(b) == [(301 * UNIT, 0)]
     assert audit(path) == []
 
 
