@@ -124,11 +124,13 @@ def prepare(module: str) -> tuple[Path, bool]:
     for path in [*where.glob("tests/**/*.py"), *where.glob("ai_budget_callbacks/**/*.py")]:
         if path.relative_to(where) not in wanted:
             path.unlink()
-    # mutmut refreshes no copy of its own but the mutated one
-    for path in where.glob("mutants/ai_budget_callbacks/**/*.py"):
+    # mutmut deletes nothing from its own copy, and refreshes no data in it
+    for path in where.glob("mutants/ai_budget_callbacks/**/*"):
         source = where / path.relative_to(where / "mutants")
-        if not source.exists():
+        if path.suffix == ".py" and not source.exists():
             path.unlink()
+        elif path.suffix in {".toml", ".json"} and source.is_file():
+            copied(source, path)
     text = (ROOT / "pyproject.toml").read_text() + CONFIG.format(
         module=json.dumps(module), tests=json.dumps([name for name in TESTS[module] if (ROOT / name).exists()])
     )
