@@ -158,13 +158,13 @@ def _admit_charge(call: Call, budgets: Sequence[Attached], book: PriceBook, poli
 
     A charge the caller states (`meter.charge`) has no card and asks for nothing: it was spent already.
     """
-    attached = tuple(item for item in budgets if item.budget.unit == "usd" and item.applies(call, call.model))
+    attached = tuple(item for item in budgets if item.budget.unit == "usd" and item.applies(call, None))
     card = book.fee(call.provider, call.model)
     estimate = expected(call, [card] if card is not None else [], Learned())
     held_pico = 0 if policy.reserve == "none" else estimate.usd_pico or 0
     wants = tuple(
         Want(
-            key=item.balance(call, call.model),
+            key=item.balance(call, None),
             amount=held_pico,
             limit=item.budget.limit if item.budget.stops else None,
         )

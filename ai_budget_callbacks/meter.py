@@ -12,7 +12,7 @@ import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks import messages
 from ai_budget_callbacks.admission import Admission, Policy, admit, exceeded
@@ -52,7 +52,7 @@ __all__ = ["BalanceView", "Meter", "OpenCall", "Outcome"]
 
 log = logging.getLogger("ai_budget_callbacks")
 
-_CLOSED_RUNS = 10_000
+_RUNS = 10_000
 _WARN_EVERY_S = 60.0
 
 
@@ -257,13 +257,11 @@ class Meter:
         """Refuse every later start of a run after one of its calls was refused."""
         with self._lock:
             self._closed_runs.setdefault(run_id, refusal)
-            while len(self._closed_runs) > _CLOSED_RUNS:
-                self._closed_runs.popitem(last=False)
+            _keep_latest(self._closed_runs)
 
     def _remember_run(self, run_id: str) -> None:
         self._runs[run_id] = None
-        while len(self._runs) > _CLOSED_RUNS:  # runs whose end was not seen
-            self._runs.popitem(last=False)
+        _keep_latest(self._runs)
 
     def forget_run(self, run_id: str) -> None:
         """A run ended; its id will not come again."""
@@ -447,6 +445,11 @@ class Meter:
             except Exception:
                 # A listener must not change what is booked or refused; it is loud and otherwise ignored.
                 log.exception("A listener failed on %s; no number changed.", type(event).__name__)
+
+
+def _keep_latest(runs: OrderedDict[str, Any]) -> None:
+    while len(runs) > _RUNS:  # runs whose end was not seen
+        runs.popitem(last=False)
 
 
 def _budgets(budgets: Sequence[Budget] | Budget) -> tuple[Budget, ...]:

@@ -259,7 +259,7 @@ class Settled:
     Attributes:
         entry: The entry of the call (for a late settle or a correction: its adjustment).
         fresh: False when the same settle had been written before and nothing changed.
-        moved: For each balance id, what the entry added and what is spent now.
+        moved: For each balance id, what the entry added and what was spent once it was booked.
         keys: Balance key by balance id, for an entry without a hold (a hold has its own).
     """
 

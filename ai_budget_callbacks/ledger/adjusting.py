@@ -134,7 +134,10 @@ class _Books:
     def unchanged(self, row: Mapping[str, Any]) -> Settled:
         """What was written before: another meter on this ledger still has to look at its own balances."""
         amounts = {int(balance): added for balance, added in orjson.loads(row["amounts"]).items()}
-        moved = {balance: (added, self.state(balance)[1]) for balance, added in amounts.items()}
+        moved = {
+            balance: (added, self._conn.execute(sql.SPENT_AT, {"id": balance, "entry": row["id"]}).fetchone()[0])
+            for balance, added in amounts.items()
+        }
         return Settled(entry=entry_of(row), fresh=False, moved=MappingProxyType(moved))
 
 

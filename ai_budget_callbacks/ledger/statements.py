@@ -25,6 +25,7 @@ __all__ = [
     "RESERVE_REST",
     "SAMPLES",
     "SETTLE",
+    "SPENT_AT",
     "STATE",
 ]
 
@@ -78,6 +79,12 @@ INSERT_SCOPE = "INSERT OR IGNORE INTO entry_scope(scope, entry) VALUES(?, ?)"
 FIND_ENTRY = "SELECT * FROM entry WHERE key = ?"
 # An entry and its adjustments, in the order they were posted.
 HISTORY = "SELECT * FROM entry WHERE id = ?1 OR adjusts = ?1 ORDER BY id"
+# What was spent once an entry was booked: without what later ones moved, which are few when it is asked for.
+SPENT_AT = """
+SELECT spent - (SELECT COALESCE(SUM(part.value), 0) FROM entry, json_each(entry.amounts) AS part
+    WHERE entry.id > :entry AND CAST(part.key AS INTEGER) = :id)
+FROM balance WHERE id = :id
+"""
 HAS_ENTRY = "SELECT 1 FROM entry WHERE key = ?"
 ENTRY_SCOPES = "SELECT scope FROM entry_scope WHERE entry = ?"
 # Of the latest 5,000 entries only: a range of the primary key, where an index would cost every settle a page. A

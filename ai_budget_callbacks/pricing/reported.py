@@ -7,7 +7,6 @@ xAI: `cost_in_usd_ticks`, 1 USD = 10**10 ticks, tools included. OpenRouter: `cos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from ai_budget_callbacks.errors import ConfigError
@@ -49,8 +48,6 @@ def _reported(pico: int, name: str) -> Cost:
 
 def _usd(value: Any) -> int | None:
     """USD as stated, in pico-dollars rounded up. A JSON number that became a float is read by its repr."""
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        return None
     try:
         number = exact_decimal(value, what="reported cost")
     except ConfigError:

@@ -239,7 +239,21 @@ def test_a_settle_twice_changes_nothing(ledger):
     assert second.moved == third.moved == first.moved, "a second meter cannot see what its balances have spent"
     assert books(ledger) == before, "one answer was booked twice"
     ledger.settle(posting("b", 20), keys=[USD])
-    assert (80, 100) in ledger.settle(posting("a", 80)).moved.values(), "moved must say what is spent by now"
+    assert (80, 80) in ledger.settle(posting("a", 80)).moved.values(), "a later call is not what this one moved"
+
+
+def test_a_ledger_opened_to_be_read_says_what_is_there_and_books_nothing(store):
+    if not store.shared:
+        pytest.skip("a store in memory is opened once")
+    store.open().settle(posting("a", 80), keys=[USD])
+    reader = store.open(read_only=True)
+    before = books(reader)
+    assert reader.url == store.url
+    assert [balance.spent for balance in reader.balances([USD])] == [80]
+    with pytest.raises(LedgerError) as caught:
+        reader.settle(posting("b", 20), keys=[USD])
+    assert caught.value.message == f"The ledger {store.url} was opened to be read, not written."
+    assert books(reader) == before
 
 
 def test_an_id_used_again_is_a_call_of_its_own(ledger):

@@ -39,6 +39,8 @@ TESTS = {
         "usage/_counts": READERS,
         "usage/openai": READERS,
         "usage/anthropic": READERS,
+        "usage/google": ("tests/laws/test_google.py", "tests/laws/test_goldens.py"),
+        "usage/flat": ("tests/laws/test_ollama.py", "tests/laws/test_corpus.py"),
         "usage/wire": ("tests/laws/test_wire.py",),
         "usage/__init__": READERS,
         "pricing/card": ("tests/laws/test_card.py", *PRICES),
@@ -49,7 +51,7 @@ TESTS = {
         "pricing/catalogue": ("tests/laws/test_catalogue.py", *PRICES),
         "budget": ("tests/laws/test_budget.py",),
         "booking": ("tests/laws/test_booking.py",),
-        "admission": ("tests/laws/test_admission.py",),
+        "admission": ("tests/laws/test_admission.py", *METER),
         "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
         "ledger/owner": ("tests/contract/test_owner.py", "tests/contract/test_ledger.py"),
         "ledger/verify": LEDGER,
@@ -127,11 +129,13 @@ def prepare(module: str) -> tuple[Path, bool]:
     for path in [*where.glob("tests/**/*.py"), *where.glob("ai_budget_callbacks/**/*.py")]:
         if path.relative_to(where) not in wanted:
             path.unlink()
-    # mutmut refreshes no copy of its own but the mutated one
-    for path in where.glob("mutants/ai_budget_callbacks/**/*.py"):
+    # mutmut deletes nothing from its own copy, and refreshes no data in it
+    for path in where.glob("mutants/ai_budget_callbacks/**/*"):
         source = where / path.relative_to(where / "mutants")
-        if not source.exists():
+        if path.suffix == ".py" and not source.exists():
             path.unlink()
+        elif path.suffix in {".toml", ".json"} and source.is_file():
+            copied(source, path)
     text = (ROOT / "pyproject.toml").read_text() + CONFIG.format(
         module=json.dumps(module), tests=json.dumps([name for name in TESTS[module] if (ROOT / name).exists()])
     )
