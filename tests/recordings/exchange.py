@@ -55,11 +55,13 @@ class Client:
         package: The distribution's import name.
         make: A model object for an exchange, and options of its own.
         conflict: Why it is not in the test group.
+        agents: Whether an agent takes its model for an exchange.
     """
 
     package: str
     make: Callable[..., Any]
     conflict: str = ""
+    agents: Callable[[Exchange], bool] = lambda _: True
 
     @property
     def installed(self) -> bool:
