@@ -24,7 +24,7 @@ UNPLAYED = {
     "interactions": "no LlamaIndex integration here speaks Gemini's /interactions",
     "invoke_model": "llama-index-llms-bedrock 0.6.0 wants llama-index-llms-anthropic<0.9, and 0.12.3 is tested",
     "generate": "llama-index-llms-cohere speaks chat; nothing there posts to /v1/generate",
-    "cohere.chat": "recorded at /v2/chat, and llama-index-llms-cohere asks /v1/chat: tests/llama/test_integrations.py",
+    "cohere.chat": "recorded at /v2/chat, and llama-index-llms-cohere asks /v1/chat: tests/providers/test_integrations.py",
     "ollama.generate": "llama-index-llms-ollama asks /api/chat, for texts too",
     "watsonx.generation": "llama-index-llms-ibm is not among the tested integrations",
     "complete": "llama-index-llms-alephalpha is not among the tested integrations",

@@ -13,7 +13,7 @@ import time_machine
 
 from ai_budget_callbacks import Budget
 from tests.flow.kit import read_back
-from tests.flow.providers import MAKERS, bedrock, deepseek, gemini, groq, mistral, openrouter, perplexity, xai
+from tests.providers.clients import MAKERS, bedrock, deepseek, gemini, groq, mistral, openrouter, perplexity, xai
 from tests.support.canned import SSE, Canned, Server, chat_body, chunk, events, streamed
 from tests.support.goldens import golden
 
@@ -172,6 +172,31 @@ def test_an_answer_that_openrouters_client_cannot_read_is_priced_from_its_except
 
 
 # -- Bedrock
+
+
+@pytest.mark.parametrize("name", ["bedrock-converse-global", "bedrock-converse-eu-profile"])
+def test_a_claude_asked_through_bedrock_is_priced_as_bedrock_sells_it(handler, ledger, monkeypatch, name):
+    usage = {"input_tokens": 12, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 500}
+    _, buckets, usd, model, at = golden(name)
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-5-20250929",  # without the region, which costs a tenth more
+        "content": [{"type": "text", "text": "Four."}],
+        "stop_reason": "end_turn",
+        "usage": usage | {"output_tokens": 80},
+    }
+
+    def made(url, model):
+        monkeypatch.setenv("ANTHROPIC_BEDROCK_BASE_URL", url)
+        from langchain_aws import ChatAnthropicBedrock
+
+        keys = {"region_name": "eu-west-1", "aws_access_key_id": "x", "aws_secret_access_key": "x"}
+        return ChatAnthropicBedrock(model=model, max_retries=0, max_tokens=100, **keys)
+
+    row = booked(handler, ledger, made, Canned(body), at=at, model=model)
+    assert (row["provider"], row["usage"], row["cost_usd"]) == ("aws", buckets, usd)
 
 
 def test_cached_tokens_in_the_headers_of_bedrock_are_no_output(handler, ledger):

@@ -72,9 +72,9 @@ def ask(model, way):
     return asyncio.run(model.achat(ASK)) if way == "achat" else model.chat(ASK)
 
 
-def booked(handler, ledger, make, answer, *, way="chat", at=None, **more):
+def booked(index_handler, ledger, make, answer, *, way="chat", at=None, **more):
     """The entry of one call."""
-    manager = CallbackManager([handler(Budget(calls=9))])
+    manager = CallbackManager([index_handler(Budget(calls=9))])
     with Server(answer) as server, time_machine.travel(at or datetime.now(UTC), tick=True):
         ask(make(server.url, callback_manager=manager, **more), way)
     assert len(server.paths) == 1
@@ -88,8 +88,8 @@ def booked(handler, ledger, make, answer, *, way="chat", at=None, **more):
 
 @pytest.mark.parametrize("way", ["chat", "stream"])
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_refused_request_gives_its_hold_back(handler, ledger, name, way):
-    manager = CallbackManager([handler(Budget(calls=9))])
+def test_a_refused_request_gives_its_hold_back(index_handler, ledger, name, way):
+    manager = CallbackManager([index_handler(Budget(calls=9))])
     answer = Canned({"message": "no", "error": {"message": "no", "code": 400}}, status=400)
     with Server(answer) as server, pytest.raises(Exception):
         ask(MAKERS[name](server.url, callback_manager=manager), way)
@@ -98,8 +98,8 @@ def test_a_refused_request_gives_its_hold_back(handler, ledger, name, way):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_refused_connection_gives_its_hold_back(handler, ledger, name):
-    manager = CallbackManager([handler(Budget(calls=9))])
+def test_a_refused_connection_gives_its_hold_back(index_handler, ledger, name):
+    manager = CallbackManager([index_handler(Budget(calls=9))])
     with Server(Canned({})) as server:
         model = MAKERS[name](server.url, callback_manager=manager)
     with pytest.raises(Exception):
@@ -109,8 +109,8 @@ def test_a_refused_connection_gives_its_hold_back(handler, ledger, name):
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_an_answer_that_never_came_is_unknown(handler, ledger, name):
-    manager = CallbackManager([handler(Budget(calls=9))])
+def test_an_answer_that_never_came_is_unknown(index_handler, ledger, name):
+    manager = CallbackManager([index_handler(Budget(calls=9))])
     with Server(Canned({}, delay_s=2.5)) as server, pytest.raises(Exception):
         ask(MAKERS[name](server.url, callback_manager=manager), "chat")
     assert len(server.paths) == 1
@@ -121,32 +121,34 @@ def test_an_answer_that_never_came_is_unknown(handler, ledger, name):
 
 
 @pytest.mark.parametrize("name", ["bedrock-converse-global", "bedrock-converse-eu-profile", "bedrock-converse-nova"])
-def test_converses_cached_tokens_are_no_output(handler, ledger, name):
+def test_converses_cached_tokens_are_no_output(index_handler, ledger, name):
     usage, buckets, usd, model, at = golden(name)
     message = {"role": "assistant", "content": [{"text": "Four."}]}
     answer = Canned({"output": {"message": message}, "usage": usage, "stopReason": "end_turn", "metrics": {}})
-    row = booked(handler, ledger, converse, answer, at=at, model=model)
+    row = booked(index_handler, ledger, converse, answer, at=at, model=model)
     assert (row["usage"], row["cost_usd"]) == (buckets, usd)
 
 
-def test_converses_lifetimes_are_read(handler, ledger):
+def test_converses_lifetimes_are_read(index_handler, ledger):
     details = [{"ttl": "1h", "inputTokens": 400}, {"ttl": "5m", "inputTokens": 100}]
     usage = {"inputTokens": 12, "outputTokens": 80, "totalTokens": 592, "cacheWriteInputTokens": 500}
     body = {"output": {"message": {"role": "assistant", "content": [{"text": "Four."}]}}, "stopReason": "end_turn"}
-    row = booked(handler, ledger, converse, Canned(body | {"usage": usage | {"cacheDetails": details}, "metrics": {}}))
+    row = booked(
+        index_handler, ledger, converse, Canned(body | {"usage": usage | {"cacheDetails": details}, "metrics": {}})
+    )
     assert row["usage"] == {"input_uncached": 12, "cache_write_5m": 100, "cache_write_1h": 400, "output_text": 80}
 
 
-def test_a_tier_of_converse_without_a_price_is_unpriced(handler, ledger):
+def test_a_tier_of_converse_without_a_price_is_unpriced(index_handler, ledger):
     message = {"role": "assistant", "content": [{"text": "Four."}]}
     usage = {"inputTokens": 12, "outputTokens": 80, "totalTokens": 92}
     body = {"output": {"message": message}, "usage": usage, "stopReason": "end_turn", "metrics": {}}
-    row = booked(handler, ledger, converse, Canned(body | {"serviceTier": {"type": "priority"}}))
+    row = booked(index_handler, ledger, converse, Canned(body | {"serviceTier": {"type": "priority"}}))
     assert row["status"] == "unpriced", "priority costs more than the standard price"
 
 
 @pytest.mark.parametrize("way", ["chat", "achat", "stream"])
-def test_what_cohere_bills_is_read(handler, ledger, way):
+def test_what_cohere_bills_is_read(index_handler, ledger, way):
     usage, buckets, usd, _, at = golden("cohere-billed-units")
     answer = {"text": "Four.", "generation_id": "g1", "meta": usage, "chat_history": []}
     canned = Canned(answer)
@@ -154,39 +156,39 @@ def test_what_cohere_bills_is_read(handler, ledger, way):
         end = {"event_type": "stream-end", "is_finished": True, "finish_reason": "COMPLETE", "response": answer}
         said = {"event_type": "text-generation", "is_finished": False, "text": "Four."}
         canned = Canned("".join(f"{line}\n" for line in map(json.dumps, (said, end))), kind="application/stream+json")
-    row = booked(handler, ledger, cohere, canned, way=way, at=at, model="command-r")
+    row = booked(index_handler, ledger, cohere, canned, way=way, at=at, model="command-r")
     assert (row["usage"], row["reader"]) == (buckets, "cohere.billed_units/1")
 
 
 @pytest.mark.parametrize("way", ["chat", "achat", "stream"])
-def test_mistrals_cached_tokens_are_read(handler, ledger, way):
+def test_mistrals_cached_tokens_are_read(index_handler, ledger, way):
     usage, buckets, usd, model, at = golden("mistral-codestral-cached")
     answer = streamed(usage, model) if way == "stream" else Canned(chat_body(usage, model))
-    row = booked(handler, ledger, mistral, answer, way=way, at=at, model=model)
+    row = booked(index_handler, ledger, mistral, answer, way=way, at=at, model=model)
     assert row["usage"] == buckets
 
 
 @pytest.mark.parametrize("way", ["chat", "stream"])
-def test_deepseeks_cache_hits_are_read(handler, ledger, way):
+def test_deepseeks_cache_hits_are_read(index_handler, ledger, way):
     usage, buckets, usd, model, at = golden("deepseek-offpeak")
     answer = streamed(usage, model) if way == "stream" else Canned(chat_body(usage, model))
-    row = booked(handler, ledger, deepseek, answer, way=way, at=at, model=model)
+    row = booked(index_handler, ledger, deepseek, answer, way=way, at=at, model=model)
     assert row["usage"] == buckets
 
 
 @pytest.mark.parametrize("way", ["chat", "stream"])
-def test_groqs_cached_tokens_are_read(handler, ledger, way):
+def test_groqs_cached_tokens_are_read(index_handler, ledger, way):
     usage, buckets, usd, model, _ = golden("groq-cached")
     last = chunk(model, "", None, "stop", x_groq={"id": "r1", "usage": usage})
     answer = (
         Canned(events(chunk(model, "Four."), last), kind=SSE) if way == "stream" else Canned(chat_body(usage, model))
     )
-    row = booked(handler, ledger, groq, answer, way=way, model=model)
+    row = booked(index_handler, ledger, groq, answer, way=way, model=model)
     assert (row["usage"], row["cost_usd"]) == (buckets, usd)
 
 
-def test_a_cut_stream_of_repeated_blocks_is_counted_once(handler, ledger):
-    manager = CallbackManager([handler(Budget(calls=9))])
+def test_a_cut_stream_of_repeated_blocks_is_counted_once(index_handler, ledger):
+    manager = CallbackManager([index_handler(Budget(calls=9))])
     chunks = [chunk("codestral-latest", "word " * 10) for _ in range(20)]
     answer = Canned(events(*chunks, done=False), kind=SSE, promised=1000)
     with Server(answer) as server, pytest.raises(Exception):
