@@ -240,13 +240,11 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
     reasoning = detail(outside, "reasoning")
     if provider == "x-ai" and (total_out or 0) >= reasoning == _excess(counts, found, total_in, total_out):
         total_out = (total_out or 0) - reasoning  # langchain-xai adds it to outputs that have it already
+    parts: tuple[int, ...] = (cache_read, written, five_minutes, one_hour, audio_in)
     if cache_read + written > (total_in or 0) >= max(cache_read, written):
-        # OpenRouter counts tokens as read and as written, and bills both
+        parts = (max(cache_read, written),)  # OpenRouter counts tokens as read and as written, and bills both
         counts.flag("inconsistent")
-        counts.put("input_uncached", (total_in or 0) - max(cache_read, written))
-    else:
-        parts = (cache_read, written, five_minutes, one_hour, audio_in)
-        counts.put("input_uncached", counts.rest(total_in or 0, *parts))
+    counts.put("input_uncached", counts.rest(total_in or 0, *parts))
     counts.put("cache_read", cache_read)
     # Anthropic without a lifetime: five minutes is the documented default; OpenAI has no lifetimes
     counts.put("cache_write_5m" if provider == "anthropic" else "cache_write", written)
@@ -256,12 +254,7 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
     counts.put("cache_write_1h", one_hour)
     counts.put("input_audio", audio_in)
     on_top = max((counts.read(found, "total_tokens") or 0) - (total_in or 0) - (total_out or 0), 0)
-    if on_top and on_top != reasoning:
-        counts.flag("inconsistent")  # whatever it is, the larger reading cannot undercharge
-    within = 0 if on_top == reasoning else reasoning
-    counts.put("output_text", counts.rest(total_out or 0, within, audio_out))
-    counts.put("output_reasoning", within + on_top)
-    counts.put("output_audio", audio_out)
+    _put_output(counts, total_out or 0, on_top, reasoning, audio_out)
     return Usage(
         buckets=MappingProxyType(counts.buckets),
         reader=READER,
@@ -269,6 +262,15 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
         flags=tuple(counts.flags),
         terms=Terms(service_tier=service_tier or prefix.rstrip("_") or None),
     )
+
+
+def _put_output(counts: Counts, total: int, on_top: int, reasoning: int, audio: int) -> None:
+    if on_top and on_top != reasoning:
+        counts.flag("inconsistent")  # whatever it is, the larger reading cannot undercharge
+    within = 0 if on_top == reasoning else reasoning
+    counts.put("output_text", counts.rest(total, within, audio))
+    counts.put("output_reasoning", within + on_top)
+    counts.put("output_audio", audio)
 
 
 def _excess(counts: Counts, found: Mapping[str, Any], total_in: int | None, total_out: int | None) -> int:

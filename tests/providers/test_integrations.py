@@ -195,3 +195,13 @@ def test_a_cut_stream_of_repeated_blocks_is_counted_once(index_handler, ledger):
         ask(mistral(server.url, callback_manager=manager), "stream")
     row = read_back(ledger).one()
     assert row["usage"]["output_text"] == 400, "a thousand bytes were said"
+
+
+def test_an_answer_that_mistrals_client_cannot_read_is_priced_from_its_exception(index_handler, ledger):
+    usage, buckets, _, model, _ = golden("mistral-codestral-cached")
+    manager = CallbackManager([index_handler(Budget(calls=9))])
+    body = chat_body(usage, model) | {"choices": "none"}
+    with Server(Canned(body)) as server, pytest.raises(Exception):
+        ask(mistral(server.url, model, callback_manager=manager), "chat")
+    row = read_back(ledger).one()
+    assert (row["usage"], row["reader"]) == (buckets, "openai/1")

@@ -217,7 +217,7 @@ CLIENTS: dict[str, Client] = {
     "ChatGoogleGenerativeAI (Vertex)": Client("langchain_google_genai", _vertex),
     "ChatBedrockConverse": Client("langchain_aws", _converse),
     "ChatBedrock": Client("langchain_aws", _bedrock),
-    "BedrockLLM": Client("langchain_aws", _bedrock_text),
+    "BedrockLLM": Client("langchain_aws", _bedrock_text, sync_only=True),
     "ChatAnthropicBedrock": Client("langchain_aws", _bedrock_claude),
     "ChatDeepSeek": Client("langchain_deepseek", _deepseek),
     "ChatOpenRouter": Client("langchain_openrouter", _openrouter),

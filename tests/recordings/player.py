@@ -118,6 +118,8 @@ def few(found: list[Play]) -> list[Play]:
     kept: dict[tuple[str, str, bool], list[Play]] = {}
     for item in found:
         streams = any(exchange.call["streaming"] for exchange in item.exchanges)
+        if not streams and any(name and item.framework.clients[name].sync_only for name in item.clients):
+            continue
         kept.setdefault((item.client, item.way, streams), []).append(item)
     return [item for group in kept.values() for item in group[:2]]
 

@@ -208,4 +208,12 @@ CLIENTS = (
         "(shown_size(before) if text.startswith(before) else 0)",
         "0",
     ),
+    _one(
+        "li-unread-answer-unknown",
+        "an answer that hangs on its client's exception is not read",
+        INDEX + "test_an_answer_that_mistrals_client_cannot_read_is_priced_from_its_exception",
+        "llama_index/failures.py",
+        "paid = _unread(error) if status is not None else None",
+        "paid = None",
+    ),
 )

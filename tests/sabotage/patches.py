@@ -566,8 +566,8 @@ SABOTAGES = (
         (
             (
                 "langchain/extract.py",
-                "parts = (cache_read, written, five_minutes",
-                "parts = (cache_read, five_minutes",
+                "(cache_read, written, five_minutes",
+                "(cache_read, five_minutes",
             ),
         ),
     ),
