@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.langchain.tree import Node
 
-__all__ = ["base_url", "build_call", "client_url", "who_of"]
+__all__ = ["CLOUDS", "base_url", "build_call", "client_url", "has_sound", "who_of"]
+
+CLOUDS = {"anthropic-bedrock": "aws", "anthropic-mantle": "aws"}
+"""Clients that carry Anthropic's own address and ask another seller (langchain-aws 1.9)."""
 
 # where integrations keep their address in `serialized["kwargs"]` (langchain-openai 1.7, -anthropic 1.7)
 _URL_KEYS = ("openai_api_base", "azure_endpoint", "anthropic_api_url", "base_url", "endpoint_url")
@@ -32,6 +35,7 @@ _TEXT_TYPES = frozenset({"text", "input_text", "output_text", "refusal"})
 _OPAQUE_TYPES = frozenset(
     {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "document", "video", "media"}
 )
+_SOUND_TYPES = frozenset({"audio", "input_audio", "video"})
 
 
 def build_call(
@@ -154,6 +158,18 @@ def _message(message: Any) -> tuple[int, int, bool]:
     for key in ("name", "tool_call_id"):
         size += len(str(getattr(message, key, None) or ""))
     return size, parts, cached
+
+
+def has_sound(messages: Sequence[Any]) -> bool:
+    """Whether messages have audio, or video, which may have some."""
+    contents = (getattr(message, "content", None) for message in messages)
+    blocks = (block for content in contents if isinstance(content, list) for block in content)
+    return any(_sounds(block) for block in blocks if isinstance(block, dict))
+
+
+def _sounds(block: Mapping[str, Any]) -> bool:
+    kind, mime = str(block.get("type")), str(block.get("mime_type") or "")
+    return kind in _SOUND_TYPES or (kind in _OPAQUE_TYPES and mime.startswith(("audio/", "video/")))
 
 
 def base_url(serialized: Mapping[str, Any]) -> str | None:

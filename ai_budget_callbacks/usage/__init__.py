@@ -109,7 +109,8 @@ class Usage:
             counted in the content, not as billed), `"compaction_unseen"` (its tokens are missing: a lower bound),
             `"caches_unseen"` (a stream's cache reads and writes were dropped: its whole input was counted by us),
             `"billed_units_unseen"` (Cohere's tokens, which exceed what it bills), `"cost_unseen"` (the provider
-            states its cost, and the statement was dropped: priced from the catalogue).
+            states its cost, and the statement was dropped: priced from the catalogue), `"modalities_unseen"` (how much
+            of it is audio or images was dropped: all that may be is priced as such).
         terms: Conditions of sale that the response reported.
         others: Usage of other models that this answer bills; in the totals, not in `buckets`.
     """

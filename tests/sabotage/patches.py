@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.sabotage.clients import CLIENTS
 from tests.sabotage.llama import LLAMA
 from tests.sabotage.sabotage import Sabotage
 
@@ -34,6 +35,7 @@ def trap(name: str) -> str:
 
 SABOTAGES = (
     *LLAMA,
+    *CLIENTS,
     Sabotage(
         "cost-zero",
         "every cost is 0",
@@ -566,8 +568,8 @@ SABOTAGES = (
         (
             (
                 "langchain/extract.py",
-                "counts.rest(total_in or 0, cache_read, written, five_minutes",
-                "counts.rest(total_in or 0, cache_read, five_minutes",
+                "(cache_read, written, five_minutes",
+                "(cache_read, five_minutes",
             ),
         ),
     ),
