@@ -185,7 +185,9 @@ class CaptureHandler(NodeHandler):
         try:
             self._refuse_rest_of(mark)
             with self._alone(str(run_id)):
-                call = self._call(call_id, serialized, messages, parent_run_id, kwargs, runs, targets[0].meter)
+                call = self._call(
+                    call_id, serialized, messages, parent_run_id, kwargs, runs, [target.meter for target in targets]
+                )
                 wraps = (serialized.get("id") or ("",))[-1] in WRAPPERS  # a model of the other framework
                 ongoing = self._admit(call, targets, runs, str(run_id), origin, wraps=wraps)
                 ongoing.mark, ongoing.text = mark, text
@@ -240,17 +242,18 @@ class CaptureHandler(NodeHandler):
         parent_run_id: UUID | None,
         kwargs: Mapping[str, Any],
         runs: tuple[Block, ...],
-        meter: Meter,
+        meters: Sequence[Meter],
     ) -> Call:
         return build_call(
             run_id=call_id,
             node=self._tree.above(parent_run_id),
             parent_run_id=parent_run_id,
-            provider=self._provider(meter, serialized, kwargs.get("metadata") or {}),
+            provider=self._provider(meters[0], serialized, kwargs.get("metadata") or {}),
             serialized=serialized,
             messages=messages,
             kwargs=kwargs,
             runs=runs,
+            meters=meters,
         )
 
     def _admit(

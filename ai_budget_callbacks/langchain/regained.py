@@ -126,5 +126,5 @@ def of_perplexity(found: Mapping[str, Any], metadata: Mapping[str, Any]) -> Usag
         reader="langchain.perplexity/1",
         raw={**found, "num_search_queries": searches, "search_context_size": size},
         flags=tuple(counts.flags),
-        terms=Terms(),
+        terms=Terms(search_context=size if isinstance(size, str) else None),
     )

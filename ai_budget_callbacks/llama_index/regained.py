@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ai_budget_callbacks.usage import Terms, Usage, anthropic, openai
+from ai_budget_callbacks.usage import Usage, bedrock, openai
 from ai_budget_callbacks.usage._counts import mapping
 
 __all__ = ["billed_units", "converse", "of_stream"]
@@ -19,24 +19,11 @@ def converse(answer: Any) -> Usage | None:
     source = mapping(answer)
     source = mapping(source.get("metadata")) or source  # the last event of a stream
     raw = mapping(source.get("usage"))
-    if "inputTokens" not in raw and "outputTokens" not in raw:
-        return None
-    split: dict[str, int] = {}
-    for item in map(mapping, raw.get("cacheDetails") or ()):
-        name = f"ephemeral_{item.get('ttl')}_input_tokens"
-        split[name] = split.get(name, 0) + (item.get("inputTokens") or 0)
-    usage = anthropic.read(
-        {
-            "input_tokens": raw.get("inputTokens"),
-            "output_tokens": raw.get("outputTokens"),
-            "cache_read_input_tokens": raw.get("cacheReadInputTokens"),
-            "cache_creation_input_tokens": raw.get("cacheWriteInputTokens"),
-            "cache_creation": split,
-        }
-    )
+    usage = bedrock.read(dict(raw))
     tier = mapping(source.get("serviceTier")).get("type")
-    terms = Terms(service_tier=tier if isinstance(tier, str) else None)
-    return usage and replace(usage, reader="llama_index.converse/1", raw=dict(raw), terms=terms)
+    if usage is None or not isinstance(tier, str):
+        return usage
+    return replace(usage, terms=replace(usage.terms, service_tier=tier))
 
 
 def billed_units(answer: Any) -> Usage | None:
