@@ -478,24 +478,26 @@ def test_status(two_days):
     size = Path(two_days).stat().st_size
     (version,) = {row["version"] for row in rows("status", "--ledger", two_days)}
     (prices,) = {row["prices"] for row in rows("status", "--ledger", two_days)}
+    (as_of,) = {row["prices_as_of"] for row in rows("status", "--ledger", two_days)}
     assert prices.startswith("genai-prices ")
     assert (
         found
         == f"""\
-ledger      {Path(two_days).resolve()}
-version     {version}
-prices      {prices}
-size_bytes  {size}
-entries     5
-open_holds  0
-first_at    2026-03-01T12:00:00+00:00
-last_at     2026-03-02T12:00:00+00:00
-priced      4
-reported    1
-estimated   0
-free        0
-unknown     0
-unpriced    0
+ledger        {Path(two_days).resolve()}
+version       {version}
+prices        {prices}
+prices_as_of  {as_of}
+size_bytes    {size}
+entries       5
+open_holds    0
+first_at      2026-03-01T12:00:00+00:00
+last_at       2026-03-02T12:00:00+00:00
+priced        4
+reported      1
+estimated     0
+free          0
+unknown       0
+unpriced      0
 """
     )
     assert rows("status", "--ledger", two_days)[0]["entries"] == 5
