@@ -271,8 +271,9 @@ class PriceBook:
             A `Cost` with a status; never 0 unless declared free.
         """
         name, own = model, self.fee(provider, model) or self._declared(provider, model)
-        if own is None and requested is not None:
-            name, own = requested, self._declared(provider, requested)
+        asked = None if requested is None else self._declared(provider, requested)
+        if requested is not None and (own is None or isinstance(asked, _Alias)):
+            name, own = requested, asked  # a deployment is billed as it was held, whatever name is in the answer
         if own is None and (stated := reported_cost(provider, usage.raw, requested=requested)):
             return stated
         if isinstance(own, RateCard):

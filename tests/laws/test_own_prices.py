@@ -76,6 +76,14 @@ def test_what_answers_under_the_models_own_name_costs_what_was_declared_for_the_
     assert pico(book, "azure", "gpt-4o-2024-08-06", asked="gpt-4o", input_uncached=1_000) == 2_500_000_000
 
 
+def test_a_deployment_is_billed_as_it_was_held_where_its_model_has_a_price_of_ones_own_too():
+    book = PriceBook({"gpt-4o": Price(input="1", output="2"), "chat-eu": SameAs("azure/gpt-4o", factor="1.1")})
+    held = book.card("azure", "chat-eu", Terms(), NOW)
+    assert isinstance(held, RateCard)
+    assert held.rates["input_uncached"].usd == Decimal("1.1")
+    assert pico(book, "azure", "gpt-4o-2024-08-06", asked="chat-eu", input_uncached=1_000) == 1_100_000_000
+
+
 def test_a_deployment_has_the_tiers_the_terms_and_the_corrections_of_its_model():
     book = PriceBook({"long": SameAs("openai/gpt-5.4", factor="2"), "us": SameAs("anthropic/claude-opus-5")})
     assert pico(book, "openai", "long", input_uncached=272_000) == 272_000 * 5_000_000  # 2.50 x 2
