@@ -220,8 +220,8 @@ def _estimate(
     policy: Policy,
     learned: Callable[[Call], Learned],
 ) -> Estimate:
-    provider, model = book.behind(call.provider, call.model)
-    known = call if model == call.model else replace(call, provider=provider, model=model)  # its limits, its tokenizer
+    names = book.behind(call.provider, call.model)  # whose limits and tokenizer hold
+    known = call if names == (call.provider, call.model) else replace(call, provider=names[0], model=names[1])
     usual = expected(known, [card] if card is not None else [], learned(call))
     if policy.reserve != "worst_case":
         return usual

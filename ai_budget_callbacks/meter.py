@@ -150,7 +150,7 @@ class Meter:
 
     def token_counter(self, provider: str, model: str) -> Callable[[str], int | None] | None:
         """What counts a prompt's tokens exactly, where this meter reserves worst cases and the tokenizer is on disk."""
-        return token_counter(provider, model) if self.policy.reserve == "worst_case" else None
+        return token_counter(*self.prices.behind(provider, model)) if self.policy.reserve == "worst_case" else None
 
     @property
     def closed(self) -> bool:
