@@ -220,13 +220,15 @@ def _estimate(
     policy: Policy,
     learned: Callable[[Call], Learned],
 ) -> Estimate:
-    usual = expected(call, [card] if card is not None else [], learned(call))
+    names = book.behind(call.provider, call.model)  # whose limits and tokenizer hold
+    known = call if names == (call.provider, call.model) else replace(call, provider=names[0], model=names[1])
+    usual = expected(known, [card] if card is not None else [], learned(call))
     if policy.reserve != "worst_case":
         return usual
     stopping = next((i.budget for i in attached if i.budget.stops and i.budget.unit in {"usd", "tokens"}), None)
     request = call.request
     cards = book.cards_for_bound(call.provider, call.model, request.service_tier, call.started_at, speed=request.speed)
-    bound = worst_case(call, [] if isinstance(cards, Unpriced) else cards)
+    bound = worst_case(known, [] if isinstance(cards, Unpriced) else cards)
     if isinstance(bound, Estimate):
         return bound
     if stopping is not None:

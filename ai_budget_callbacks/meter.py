@@ -33,8 +33,9 @@ from ai_budget_callbacks.learned import Samples
 from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Query, open_ledger
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.money import usd_decimal
-from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.pricing.estimate import Learned
+from ai_budget_callbacks.pricing.file import price_book
+from ai_budget_callbacks.pricing.snapshot import warn_if_old
 from ai_budget_callbacks.pricing.tokenizer import token_counter
 from ai_budget_callbacks.report import BalanceView, Summary, balance_views, summarise
 from ai_budget_callbacks.settings import default_ledger
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
+    from ai_budget_callbacks.pricing.file import Factors, Prices
     from ai_budget_callbacks.usage import Call
 from ai_budget_callbacks.watch import Watch
 
@@ -87,7 +89,9 @@ class Meter:
     Args:
         budgets: Budgets that apply to every call of this meter.
         ledger: Path or URL; None for `AI_BUDGET_LEDGER` or a file in the user data directory; `":memory:"` for tests.
-        prices: Prices of one's own: `{"my-model": Price(…)}` or `"free"`.
+        prices: Prices of one's own, `{"my-model": Price(…)}`, `SameAs(…)` or `"free"`, or the path of a TOML file with
+            them; None for the file that `AI_BUDGET_PRICES` names.
+        factors: A factor on the list prices of a provider: `{"openai": "0.85"}`.
         reserve: `"expected"`, `"worst_case"`, `"none"`, or a USD amount to hold for each call.
         on_unpriced: `"refuse"`, or a USD amount booked for each call without a price.
         on_missing_usage: `"estimate"`, or `"raise"` (after booking the estimate).
@@ -106,7 +110,8 @@ class Meter:
         budgets: Sequence[Budget] | Budget = (),
         *,
         ledger: str | os.PathLike[str] | None = None,
-        prices: Mapping[str, Price | str] | None = None,
+        prices: Prices | None = None,
+        factors: Factors | None = None,
         reserve: str | Decimal = "expected",
         on_unpriced: str | Decimal = "refuse",
         on_missing_usage: str = "estimate",
@@ -125,8 +130,8 @@ class Meter:
         self.ttl = timedelta(seconds=ttl_s)
         self.durability = durability
         self.store_content = store_content
-        self.prices = PriceBook(prices)
-        self._catalogue = self.prices.catalogue_name  # loads the price data now, not in a request
+        self.prices = price_book(prices, factors)
+        warn_if_old(self.prices.prices_as_of, datetime.now(UTC).date())  # loads the price data now, not in a request
         self.token_counter("openai", "gpt-4o")  # the tokenizer too, where it will be needed
         self._listeners = tuple(listeners)
         self._watch = Watch(self._emit)
@@ -145,7 +150,7 @@ class Meter:
 
     def token_counter(self, provider: str, model: str) -> Callable[[str], int | None] | None:
         """What counts a prompt's tokens exactly, where this meter reserves worst cases and the tokenizer is on disk."""
-        return token_counter(provider, model) if self.policy.reserve == "worst_case" else None
+        return token_counter(*self.prices.behind(provider, model)) if self.policy.reserve == "worst_case" else None
 
     @property
     def closed(self) -> bool:

@@ -3,7 +3,7 @@
 Corrected are calls whose usage is on the books. Left as they are, and named where a user may wonder:
 - `free` calls, charges, and calls whose outcome was never seen;
 - what the provider stated itself, unless its statement is read otherwise today;
-- what a price of the user's own priced, unless the book has a price of the user's own for it;
+- what a price, a factor or a `SameAs` of the user's own priced, unless the book has one of the user's own for it;
 - what has no price today: what was known stays known.
 
 A call whose usage we counted is priced again by those counts, and stays `estimated`. Where a hold was kept because the
@@ -195,6 +195,9 @@ def _reason_to_leave(call: Standing, cost: Cost) -> str | None:
         return "the provider stated its cost"
     if (_source(call) or {}).get("kind") == "user" and kind != "user":
         return "a price of your own, which is not given here"
+    booked = _source(call) or {}
+    if any(booked.get(name) and not getattr(cost.source, name, None) for name in ("declared", "factors")):
+        return "a factor or a SameAs of your own, which is not given here"  # or a discount would be booked back
     if cost.pico is None:
         return f"no price: {cost.reason}"
     if cost.status != "free" and not 0 < cost.pico <= INT64_MAX:

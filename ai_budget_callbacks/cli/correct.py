@@ -18,6 +18,7 @@ from ai_budget_callbacks.cli.output import (
     since_moment,
     told,
 )
+from ai_budget_callbacks.cli.prices import own_prices, prices_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ __all__ = ["reprice"]
 @click.option("--since", default=None, help="Only calls booked since a date, a time, or an age (30m, 24h, 7d, 4w).")
 @click.option("--run", default=None, help="Only one run.")
 @click.option("--model", default=None, help="Only one model, as it was priced or requested.")
+@prices_option
 @click.option("--apply", "write", is_flag=True, help="Post the differences as adjustments. [default: only show them]")
 def reprice(
     ledger: str | None,
@@ -41,6 +43,7 @@ def reprice(
     since: str | None,
     run: str | None,
     model: str | None,
+    prices: str | None,
     write: bool,  # noqa: FBT001 - a click flag
 ) -> None:
     """Read and price past calls again: what is booked, and what today's readers and prices make of it.
@@ -49,16 +52,16 @@ def reprice(
     finds nothing.
     """
     from ai_budget_callbacks.ledger import Query
-    from ai_budget_callbacks.pricing import PriceBook
     from ai_budget_callbacks.reprice import apply, difference_row
     from ai_budget_callbacks.reprice import reprice as look
 
+    mine = own_prices(prices)
     book = open_book(ledger, write=write)
     with told():
         if run is not None and next(book.entries(Query(run=run, last=1)), None) is None:
             fail(f"There is no run {run!r} in {book.url}; `ai-budget runs` lists the latest.", EXIT_WRONG)
         entries = list(book.entries(Query(run=run, since=None if since is None else since_moment(since))))
-        found = [item for item in look(entries, PriceBook()) if model is None or _is(item, model)]
+        found = [item for item in look(entries, mine) if model is None or _is(item, model)]
         differences = [item for item in found if not item.left]
         done = sum(settled.fresh for settled in apply(book, differences, datetime.now(UTC))) if write else None
     render([difference_row(item) for item in differences], output, none="Nothing would be booked otherwise today.")

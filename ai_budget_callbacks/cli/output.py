@@ -117,7 +117,8 @@ def render(rows: Sequence[dict[str, Any]], output: str | None, *, none: str = "N
         from tabulate import tabulate
 
         columns = list(rows[0])
-        align = ["right" if isinstance(rows[0][name], int) or name.endswith("_usd") else "left" for name in columns]
+        numbers = {name for name in columns if name.startswith("cost_") or name.endswith("_usd")}
+        align = ["right" if isinstance(rows[0][name], int) or name in numbers else "left" for name in columns]
         cells = [[str(row[name]) for name in columns] for row in rows]
         click.echo(tabulate(cells, headers=columns, colalign=align, disable_numparse=True))
     else:

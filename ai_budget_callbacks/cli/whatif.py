@@ -18,6 +18,7 @@ from ai_budget_callbacks.cli.output import (
     since_moment,
     told,
 )
+from ai_budget_callbacks.cli.prices import own_prices, prices_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,8 +39,15 @@ _TOLD = (
 @click.option("--since", default=None, help="Only since a date (2026-11-01), a time, or an age (30m, 24h, 7d, 4w).")
 @click.option("--run", default=None, help="Only one run.")
 @click.option("--by", default="", help="Columns to group by besides, as in `report`; several with commas.")
+@prices_option
 def what_if(
-    ledger: str | None, output: str | None, models: Sequence[str], since: str | None, run: str | None, by: str
+    ledger: str | None,
+    output: str | None,
+    models: Sequence[str],
+    since: str | None,
+    run: str | None,
+    by: str,
+    prices: str | None,
 ) -> None:
     """What past calls would have cost as another model's.
 
@@ -47,17 +55,16 @@ def what_if(
     """
     from ai_budget_callbacks.columns import check_columns
     from ai_budget_callbacks.ledger import Query
-    from ai_budget_callbacks.pricing import PriceBook
     from ai_budget_callbacks.what_if import compare, comparison_row, read_swap
 
-    prices, now = PriceBook(), datetime.now(UTC)
+    mine, now = own_prices(prices), datetime.now(UTC)
     columns = [name.strip() for name in by.split(",") if name.strip()]
     book = open_book(ledger)
     with told():
-        swaps = [read_swap(text, prices, now) for text in models]
+        swaps = [read_swap(text, mine, now) for text in models]
         entries = list(book.entries(Query(run=run, since=None if since is None else since_moment(since))))
         check_columns(columns, entries)
-        found = compare(entries, swaps, prices, columns)
+        found = compare(entries, swaps, mine, columns)
     for swap in swaps:
         if swap not in {key[0] for key in found}:
             fail(f"No calls of {swap.model!r} in {book.url}; `ai-budget report` lists the models.", EXIT_WRONG)

@@ -201,17 +201,7 @@ def _path(steps: Any) -> tuple[tuple[str, str], ...]:
 
 def lines_of(cost: Cost) -> tuple[dict[str, Any], ...]:
     """The lines of a cost as they are kept."""
-    return tuple(map(_line, cost.lines))
-
-
-def _line(line: Any) -> dict[str, Any]:
-    return {
-        "bucket": line.bucket,
-        "count": line.count,
-        "unit_price_usd": format(line.unit_price_usd, "f"),
-        "per": line.per,
-        "amount_usd": usd_text(line.amount_pico),
-    } | ({} if line.model is None else {"model": line.model})
+    return tuple(line.to_dict() for line in cost.lines)
 
 
 def _usage_of(row: Mapping[str, Any], flags: tuple[str, ...], terms: Terms) -> Usage:

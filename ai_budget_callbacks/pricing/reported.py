@@ -13,7 +13,9 @@ from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.money import INT64_MAX, PICO, exact_decimal
 from ai_budget_callbacks.pricing.card import Cost, Source
 
-__all__ = ["reported_cost"]
+__all__ = ["REPORTING", "reported_cost"]
+
+REPORTING = frozenset({"x-ai", "openrouter"})  # providers that may state a cost
 
 _TICKS_PER_USD = 10**10
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 import pytest
 
-from ai_budget_callbacks import Budget, Price
+from ai_budget_callbacks import Budget, Price, SameAs
 from ai_budget_callbacks.ledger import Query, open_ledger
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.pricing import PriceBook
@@ -235,6 +235,21 @@ def test_what_is_not_ours_to_price_is_left(meter, ledger):
     # with the price given it is compared: 1000 x 0.05 + 100 x 0.20
     mine = PriceBook({"gpt-4o-mini": Price(input="0.05", output="0.20")})
     assert [(row[0], row[1]) for row in table(look(ledger, mine))] == [("0.00014", "0.00007")]
+
+
+def test_a_discount_and_a_deployment_are_not_booked_back_to_the_list(meter, ledger):
+    prices, factors = {"chat-eu": SameAs("openai/gpt-4o-mini", factor="1.1")}, {"openai": "0.85"}
+    m = meter(BUDGETS, prices=prices, factors=factors)
+    spend(m)
+    spend(m, answered(response_model="gpt-4o-mini-2024-07-18"), call_id="b", model="chat-eu", provider="azure")
+    assert [(found.left, found.why) for found in look(ledger)] == [
+        (True, "a factor or a SameAs of your own, which is not given here")
+    ] * 2
+    assert post(ledger) == []
+    assert look(ledger, PriceBook(prices, factors=factors)) == []
+    # another agreement: 0.00021 x 0.85 = 0.0001785 becomes 0.00021 x 0.80; x 1.1 for the deployment
+    found = look(ledger, PriceBook(prices, factors={"openai": "0.80"}))
+    assert [(row[0], row[1]) for row in table(found)] == [("0.0001785", "0.000168"), ("0.00019635", "0.0001848")]
 
 
 def test_a_stated_cost_is_not_replaced_by_a_price_of_ones_own(meter, ledger):

@@ -519,7 +519,9 @@ def test_free_is_a_value_with_a_reason_and_covers_every_bucket():
 def test_anything_but_a_price_or_free_is_refused(word):
     with pytest.raises(ConfigError) as caught:
         PriceBook({"mine": word})
-    assert caught.value.message == f"prices['mine'] must be a Price(…) or \"free\", not {word!r}."
+    assert caught.value.message == (
+        f'prices[\'mine\'] must be a Price(…), a SameAs("provider/model") or "free", not {word!r}.'
+    )
 
 
 @pytest.mark.parametrize(

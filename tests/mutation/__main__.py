@@ -46,7 +46,11 @@ TESTS = {
         "pricing/card": ("tests/laws/test_card.py", *PRICES),
         "pricing/reported": ("tests/laws/test_reported.py",),
         "pricing/corrections": PRICES,
-        "pricing/book": ("tests/laws/test_book.py", *PRICES),
+        "pricing/book": ("tests/laws/test_book.py", "tests/laws/test_own_prices.py", *PRICES),
+        "pricing/own": ("tests/laws/test_own_prices.py", *PRICES),
+        "pricing/file": ("tests/laws/test_prices_file.py",),
+        "pricing/currency": ("tests/laws/test_prices_file.py",),
+        "pricing/snapshot": ("tests/laws/test_snapshot.py",),
         "pricing/estimate": PRICES,
         "pricing/catalogue": ("tests/laws/test_catalogue.py", *PRICES),
         "budget": ("tests/laws/test_budget.py",),
@@ -65,7 +69,7 @@ TESTS = {
 # for these modules every test is taken to reach every function.
 CACHED = {
     "ai_budget_callbacks/pricing/" + name
-    for name in ("card.py", "corrections.py", "book.py", "estimate.py", "catalogue.py")
+    for name in ("card.py", "corrections.py", "book.py", "own.py", "estimate.py", "catalogue.py")
 }
 COPIED = (
     "ai_budget_callbacks",

@@ -24,6 +24,8 @@ METERED = "tests/flow/test_metered.py"
 CARRY = "tests/flow/test_carry.py"
 CONVERGENCE = "tests/flow/test_convergence.py"
 NEWCOMER = "tests/flow/test_newcomer.py"
+DEPLOYMENTS = "tests/flow/test_deployments.py"
+OWN_PRICES = "tests/laws/test_own_prices.py"
 REPRICE = "tests/flow/test_reprice.py"
 BOOKS = "tests/docs/test_books_cli.py"
 
@@ -813,5 +815,53 @@ SABOTAGES = (
         "an export's amounts pass through a float",
         BOOKS + "::test_amounts_of_an_export_pass_through_no_float",
         (("exports.py", "parse_float=Decimal", "parse_float=float"),),
+    ),
+    Sabotage(
+        "deployment-by-its-answer",
+        "what a deployment costs is looked up by the model's name in the answer alone",
+        DEPLOYMENTS,
+        (
+            (
+                "pricing/book.py",
+                "name, own = requested, asked",
+                "name, own = requested, None",
+            ),
+        ),
+    ),
+    Sabotage(
+        "deployment-without-factor",
+        "the factor of a SameAs is forgotten",
+        DEPLOYMENTS,
+        (("pricing/book.py", "        card = times(card, alias.factor, alias.where)\n", ""),),
+    ),
+    Sabotage(
+        "discount-on-fees",
+        "a discount lowers fees by the use too",
+        OWN_PRICES,
+        (("pricing/own.py", "rate if name in _BY_USE else rate.scaled(factor)", "rate.scaled(factor)"),),
+    ),
+    Sabotage(
+        "discount-on-a-bound",
+        "a discount lowers the worst case of a provider that states its costs",
+        OWN_PRICES,
+        (("pricing/book.py", "        if provider in REPORTING:", "        if False:"),),
+    ),
+    Sabotage(
+        "long-one-late",
+        "a price from a threshold on starts one token late",
+        OWN_PRICES,
+        (("pricing/own.py", "found.append((tokens - less,", "found.append((tokens,"),),
+    ),
+    Sabotage(
+        "fetched-below-nothing",
+        "a fetched price list may have prices below 0",
+        "tests/laws/test_snapshot.py",
+        (("pricing/snapshot.py", "if not amount.is_finite() or amount < 0:", "if not amount.is_finite():"),),
+    ),
+    Sabotage(
+        "discount-taken-back",
+        "reprice books a discount back to the list price",
+        "tests/flow/test_reprice.py",
+        (("reprice.py", "    if any(booked.get(name) and not", "    if False and any(booked.get(name) and not"),),
     ),
 )
