@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test check lint typecheck contracts sabotage compat live record mutate mutate-report bench clean
+.PHONY: help demo test check lint typecheck contracts sabotage compat compare live record mutate mutate-report bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -54,6 +54,9 @@ record: .venv/.dev  ## the same, and keep what they answered as the project's ca
 compat: .venv/.dev  ## the oldest, some between and the newest LangChain and LlamaIndex, each in an environment of its own
 	@$(BIN)/python -m tests.compat
 
+compare: .venv/.dev  ## genai-prices, litellm and us on the same recorded answers; litellm in an environment of its own
+	@$(BIN)/python -m tests.compare
+
 mutate: .venv/.mutation  ## MODULE=ai_budget_callbacks/money.py: change that module a little, once for each way; goes on where it stopped
 	@nice -n 19 $(BIN)/python -m tests.mutation $(MODULE)
 
@@ -64,4 +67,4 @@ bench: .venv/.dev  ## ratios side by side, in one run
 	@$(BIN)/python -m benchmarks
 
 clean:
-	@rm -rf .venv .compat .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutation
+	@rm -rf .venv .compat .compare .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutation

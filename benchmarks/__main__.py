@@ -93,6 +93,17 @@ def layers(where: Path) -> float:
     return unit
 
 
+def pricing() -> None:
+    """One warm call with lines and provenance, beside genai_prices.calc_price in the same turns."""
+    print(f"\n{'pricing one warm call, with lines':42} {'median µs':>10} {'/ calc_price':>13}  goal")
+    for kind in books.PRICED:
+        found = medians({"ours": books.pricing(kind), "genai_prices.calc_price": books.genai_pricing(kind)})
+        theirs = found["genai_prices.calc_price"]
+        for name, value in found.items():
+            goal = "≤ 10 µs and ≤ 1/5" if name == "ours" else ""
+            print(f"{f'{name}, {kind}':42} {value:10.1f} {value / theirs:13.3f}  {goal}")
+
+
 def threads(where: Path) -> None:
     """Pairs a second on one meter, by 1, 8 and 64 threads."""
     rates = {count: books.workers(where / f"w{count}.db", count) for count in (1, 8, 64)}
@@ -119,6 +130,7 @@ def main() -> None:
     where = Path(tempfile.mkdtemp(prefix="bench-", dir=sys.argv[1] if len(sys.argv) > 1 else Path.cwd()))
     try:
         layers(where)
+        pricing()
         threads(where)
         handler_table("a LangChain chain, µs (over no handler)", chains, where)
         handler_table("a LlamaIndex model, µs (over no handler)", engines, where)

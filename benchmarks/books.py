@@ -105,6 +105,66 @@ def cost() -> Any:
     return BOOK.price(USAGE, provider="openai", model="gpt-4o-mini", requested=None, at=datetime.now(UTC))
 
 
+# A call of each kind: few buckets, and every bucket of a long prompt with caches, thinking and searches.
+PRICED = {
+    "two buckets": ("openai", "gpt-4o-mini", USAGE),
+    "seven buckets, caches and a tier": (
+        "anthropic",
+        "claude-sonnet-4-5",
+        Usage(
+            buckets=MappingProxyType(
+                {
+                    "input_uncached": 1_000,
+                    "cache_read": 50_000,
+                    "cache_write_5m": 300,
+                    "cache_write_1h": 200,
+                    "output_text": 100,
+                    "output_reasoning": 400,
+                    "web_search": 2,
+                }
+            )
+        ),
+    ),
+}
+
+
+def pricing(kind: str) -> Callable[[], Any]:
+    """One call priced with the card in the cache: lines and provenance too."""
+    provider, model, usage = PRICED[kind]
+    at = datetime.now(UTC)
+    found = BOOK.price(usage, provider=provider, model=model, requested=model, at=at)
+    assert found.status == "priced"
+    assert len(found.lines) == len(usage.buckets)
+    assert found.source
+    return lambda: BOOK.price(usage, provider=provider, model=model, requested=model, at=at)
+
+
+def genai_pricing(kind: str) -> Callable[[], Any]:
+    """The same counts by the library whose data we read."""
+    from genai_prices import Usage as Theirs
+    from genai_prices import calc_price
+
+    provider, model, usage = PRICED[kind]
+    counts = usage.buckets
+    writes = {f"cache_write_{life}_tokens": counts.get(f"cache_write_{life}") for life in ("5m", "1h")}
+    theirs = Theirs(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=counts.get("cache_read"),
+        cache_write_tokens=sum(filter(None, writes.values())) or None,
+        web_searches=counts.get("web_search"),
+        **writes,
+    )
+    at = datetime.now(UTC)
+    assert calc_price(theirs, model, provider_id=provider, genai_request_timestamp=at).total_price == cost_of(kind)
+    return lambda: calc_price(theirs, model, provider_id=provider, genai_request_timestamp=at)
+
+
+def cost_of(kind: str) -> Any:
+    """What it costs, to see that both price the same thing."""
+    return pricing(kind)().usd
+
+
 def ledger_pair(path: Path, balances: int) -> Callable[[], Any]:
     """The ledger's methods: lock, side file, JSON, rows."""
     ledger = open_ledger(str(path))

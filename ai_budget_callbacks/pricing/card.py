@@ -288,6 +288,12 @@ class Cost:
         return None if self.pico is None else usd_decimal(self.pico)
 
 
+_UNCOUNTED = {  # flags of a usage that does not hold all that is billed
+    "other_model": "part of the usage belongs to another model without a price",
+    "unknown_unit": "part of the usage is billed in a unit that is not known here",
+}
+
+
 def price_usage(usage: Usage, card: RateCard) -> Cost:
     """Multiply a usage by a card.
 
@@ -301,15 +307,16 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
     buckets = usage.buckets
     if not buckets:
         return Cost(status="unpriced", pico=None, reason="the usage has no counts")
-    lacking = "part of the usage belongs to another model without a price" if "other_model" in usage.flags else None
+    lacking = next((_UNCOUNTED[flag] for flag in usage.flags if flag in _UNCOUNTED), None) if usage.flags else None
     total_input = 0
     for name, count in buckets.items():
         if name in _INPUT:
             total_input += count
     lines = []
     pico = 0
+    rates = card.rates
     for name, count in buckets.items():
-        rate = card.rate(name)
+        rate = rates.get(name) or card.rate(name)
         if rate is None:
             lacking = lacking or f"no price for {name} of {card.source.model or 'the model'}"
             continue

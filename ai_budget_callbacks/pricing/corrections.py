@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, replace
+from datetime import UTC
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
@@ -15,7 +16,7 @@ from ai_budget_callbacks.usage import INPUT_BUCKETS, OUTPUT_BUCKETS, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
+    from datetime import date, datetime
 
 __all__ = ["Correction", "added", "apply", "load", "regions"]
 
@@ -40,6 +41,7 @@ class Correction:
     inference_geo: str | None
     search_context: str | None
     days: tuple[str, ...]
+    since: date | None
     factor: Decimal | None
 
     def covers(self, provider: str, model: str) -> bool:
@@ -52,7 +54,10 @@ class Correction:
             return False
         if self.search_context is not None and self.search_context != terms.search_context:
             return False
-        return not self.days or _DAYS[at.weekday()] in self.days
+        day = at.astimezone(UTC).date()
+        if self.since is not None and day < self.since:
+            return False
+        return not self.days or _DAYS[day.weekday()] in self.days
 
 
 @cache
@@ -76,6 +81,7 @@ def _row(row: dict[str, Any]) -> Correction:
         inference_geo=when.get("inference_geo"),
         search_context=when.get("search_context"),
         days=tuple(when.get("days", ())),
+        since=when.get("since"),
         factor=Decimal(row["factor"]) if "factor" in row else None,
     )
 

@@ -12,10 +12,15 @@ import re
 __all__ = ["is_listed", "needs_mapping", "plain_name"]
 
 _OPAQUE = re.compile(
-    r"\Aarn:aws[\w-]*:(?:bedrock|sagemaker):.*:(?:application-inference-profile|prompt-router|endpoint|"
+    r"\Aarn:aws[\w-]*:(?:bedrock|sagemaker):.*:(?:application-inference-profile|(?:default-)?prompt-router|endpoint|"
     r"provisioned-model|custom-model|custom-model-deployment|imported-model)/"
 )
-_GOVERNMENT = re.compile(r"(?:\A|[/:])us-gov[.-]")
+_RESOURCE = re.compile(
+    r"\Aarn:aws[\w-]*:bedrock:(?P<region>[^:]*):[^:]*:(?:foundation-model|inference-profile)/(?P<id>.+)\Z"
+)
+_GOVERNMENT = re.compile(r"(?:\A|[/:])us-gov[.-]", re.IGNORECASE)
+# Claude at a region's endpoint is a tenth dearer than at the global one (docs.claude.com, Claude on Vertex AI)
+_REGIONAL_CLAUDE = re.compile(r"/locations/(?!global/)[^/]+/publishers/anthropic/")
 _ROUTES = (":nitro", ":floor", ":exacto", ":online")
 _OWN_PRICE = ("ft:",)  # a fine-tuned model costs more than its base, and the catalogue has none
 
@@ -27,8 +32,11 @@ def plain_name(provider: str, model: str) -> str:
         provider: Catalogue provider id.
         model: As requested, or as the response reports it.
     """
-    if provider == "google":
+    if provider == "google" and _REGIONAL_CLAUDE.search(model) is None:
         return model.rpartition("models/")[2] if "models/" in model else model
+    resource = _RESOURCE.match(model) if provider == "aws" else None
+    if resource is not None and (not _GOVERNMENT.match(resource["region"]) or _GOVERNMENT.match(resource["id"])):
+        return resource["id"]
     if provider in {"openai", "azure"} and model.startswith("ft:"):
         return ":".join(model.split(":")[:2])  # ft:BASE:organisation:name:id
     if provider == "openrouter":
@@ -39,7 +47,8 @@ def plain_name(provider: str, model: str) -> str:
 
 def is_listed(model: str) -> bool:
     """Whether the catalogue's own rules may be asked: they match these names to models of another price."""
-    return not model.startswith(_OWN_PRICE) and _GOVERNMENT.search(model) is None
+    elsewhere = _GOVERNMENT.search(model) or _REGIONAL_CLAUDE.search(model)
+    return not model.lower().startswith(_OWN_PRICE) and elsewhere is None
 
 
 def needs_mapping(provider: str, model: str) -> bool:

@@ -104,7 +104,8 @@ class Usage:
         flags: What is odd, and what the framework lost on the way that the price may hang on.
             Odd: `"inconsistent"` (the totals do not add up; the larger reading was taken), `"invalid_count"`,
             `"input_absent"`, `"compaction"` (its tokens are counted in), `"other_model"` (billed usage of another
-            model that has no price here), `"partly_counted"` (one half was counted by us).
+            model that has no price here), `"unknown_unit"` (billed in a unit that has no bucket),
+            `"partly_counted"` (one half was counted by us).
             Lost: `"lifetimes_unseen"` (cache writes priced as 5-minute ones), `"searches_counted"` (web searches
             counted in the content, not as billed), `"compaction_unseen"` (its tokens are missing: a lower bound),
             `"caches_unseen"` (a stream's cache reads and writes were dropped: its whole input was counted by us),
@@ -153,7 +154,7 @@ class Usage:
     @property
     def nothing(self) -> bool:
         """True when every count is zero. Beside content that means *absent*, not free."""
-        return not self.buckets
+        return not self.buckets and not self.others
 
     def with_units(self, units: Mapping[str, int]) -> Usage:
         """The same usage plus counts the usage object lacks (tool calls, searches)."""

@@ -41,6 +41,27 @@ class Counts:
             self.flag("invalid_count")
         return None
 
+    def part(self, source: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+        """The first of `keys` that holds an object with anything in it, else an empty one; nonsense is flagged."""
+        for key in keys:
+            value = source.get(key)
+            if isinstance(value, Mapping):
+                if value:
+                    return value
+            elif value is not None:
+                self.flag("invalid_count")
+        return mapping(None)
+
+    def listed(self, source: Mapping[str, Any], *keys: str) -> list[Any]:
+        """The first of `keys` that holds a list, else an empty one; nonsense is flagged."""
+        for key in keys:
+            value = source.get(key)
+            if isinstance(value, list):
+                return value
+            if value is not None:
+                self.flag("invalid_count")
+        return []
+
     def put(self, bucket: str, count: int | None) -> None:
         """Add `count` to a bucket; zero and None leave no trace."""
         if count:

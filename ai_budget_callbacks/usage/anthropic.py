@@ -20,6 +20,8 @@ __all__ = ["merge_stream", "read"]
 
 READER = "anthropic/1"
 
+_INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
 
 def merge_stream(events: Sequence[Any]) -> dict[str, Any]:
     """Fold the usage-bearing events of one stream into a single usage object.
@@ -29,12 +31,16 @@ def merge_stream(events: Sequence[Any]) -> dict[str, Any]:
             its `message`.
 
     Returns:
-        The last value of every field, the rule for cumulative counters: never a sum.
+        The last value of every field, the rule for cumulative counters: never a sum. No prompt is empty: an event
+        whose input is 0 in all its counters (servers that imitate the format) does not undo an earlier one's.
     """
     merged: dict[str, Any] = {}
     for event in events:
         usage = mapping(event).get("usage") or mapping(mapping(event).get("message")).get("usage")
-        merged.update({key: value for key, value in mapping(usage).items() if value is not None})
+        said = {key: value for key, value in mapping(usage).items() if value is not None}
+        if all(type(count) is int and not count for count in (said.get(key, 0) for key in _INPUT)):
+            said.update({key: merged[key] for key in _INPUT if key in merged})
+        merged.update(said)
     return merged
 
 
@@ -56,12 +62,12 @@ def read(raw: Any) -> Usage | None:
         counts.flag("input_absent")
     counts.put("input_uncached", plain)
     counts.put("cache_read", cache_read)
-    _read_writes(counts, mapping(source.get("cache_creation")), cache_written)
-    thinking = counts.read(mapping(source.get("output_tokens_details")), "thinking_tokens") or 0
+    _read_writes(counts, counts.part(source, "cache_creation"), cache_written)
+    thinking = counts.read(counts.part(source, "output_tokens_details"), "thinking_tokens") or 0
     counts.put("output_text", counts.rest(output or 0, thinking))
     counts.put("output_reasoning", thinking)
-    counts.put("web_search", counts.read(mapping(source.get("server_tool_use")), "web_search_requests"))
-    others = _read_iterations(counts, source.get("iterations"))
+    counts.put("web_search", counts.read(counts.part(source, "server_tool_use"), "web_search_requests"))
+    others = _read_iterations(counts, counts.listed(source, "iterations"))
     return Usage(
         buckets=MappingProxyType(counts.buckets),
         reader=READER,
@@ -88,11 +94,13 @@ def _read_writes(counts: Counts, split: Mapping[str, Any], total: int | None) ->
     counts.put("cache_write_1h", one_hour)
 
 
-def _read_iterations(counts: Counts, iterations: Any) -> tuple[Other, ...]:
-    """Compaction runs on the same model, an advisor on another one; both are billed on top of the answer."""
+def _read_iterations(counts: Counts, iterations: Sequence[Any]) -> tuple[Other, ...]:
+    """Compaction runs on the same model, an advisor on another one; both are billed on top of the answer.
+
+    Of these the totals have `message` alone, so what else there may be is billed on top too.
+    """
     others: dict[str, Counts] = {}
-    for item in iterations if isinstance(iterations, list) else ():
-        entry = mapping(item)
+    for entry in map(mapping, iterations):
         if entry.get("type") == "compaction":
             _read_iteration(counts, entry)
             counts.flag("compaction")
@@ -105,6 +113,8 @@ def _read_iterations(counts: Counts, iterations: Any) -> tuple[Other, ...]:
             _read_iteration(advice, entry)
             for flag in (*advice.flags, *(() if advice.buckets else ("other_model",))):
                 counts.flag(flag)
+        elif entry.get("type") != "message":
+            counts.flag("other_model")
     return tuple(
         Other(model=model, buckets=MappingProxyType(advice.buckets))
         for model, advice in others.items()
@@ -116,7 +126,7 @@ def _read_iteration(counts: Counts, entry: Mapping[str, Any]) -> None:
     counts.put("input_uncached", counts.read(entry, "input_tokens"))
     counts.put("cache_read", counts.read(entry, "cache_read_input_tokens"))
     written = counts.read(entry, "cache_creation_input_tokens")
-    _read_writes(counts, mapping(entry.get("cache_creation")), written)
+    _read_writes(counts, counts.part(entry, "cache_creation"), written)
     counts.put("output_text", counts.read(entry, "output_tokens"))
 
 

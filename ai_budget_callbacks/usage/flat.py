@@ -17,7 +17,7 @@ from ai_budget_callbacks.usage._counts import Counts, mapping
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["merge_stream", "read", "shaped"]
+__all__ = ["read", "read_stream", "shaped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class _Family:
     reader: str
     input: str
     output: str
+    result_output: str = ""  # what a result calls its output, where that is another name
     every: bool = False  # both counts must be there: one of the names has another meaning elsewhere
 
 
@@ -33,7 +34,7 @@ _FAMILIES = (
     _Family("watsonx/1", "input_token_count", "generated_token_count"),
     _Family("alephalpha/1", "num_tokens_prompt_total", "num_tokens_generated"),
     _Family("llama/1", "prompt_token_count", "generation_token_count", every=True),
-    _Family("titan/1", "inputTextTokenCount", "totalOutputTextTokenCount"),
+    _Family("titan/1", "inputTextTokenCount", "totalOutputTextTokenCount", "tokenCount"),
     _Family("bedrock-metrics/1", "inputTokenCount", "outputTokenCount"),
 )
 
@@ -51,57 +52,38 @@ def _family(raw: Mapping[str, Any]) -> _Family | None:
     return None
 
 
-def merge_stream(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One object with the counts of a whole answer: of each counter the most that any event says.
-
-    Args:
-        events: Objects of a stream, or one answer alone; results inside of one are summed (watsonx, Titan).
-    """
-    most: dict[str, Any] = {}
-    for event in events:
-        found = _with_results(event)
-        family = _family(found)
-        for key in (family.input, family.output) if family is not None else ():
-            value = found.get(key)
-            if value is not None and (type(most.get(key)) is not int or type(value) is not int or value > most[key]):
-                most[key] = value
-    return most
-
-
-def _with_results(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An answer with the counts of its results among its own."""
-    results = [mapping(item) for item in event["results"]] if isinstance(event.get("results"), list) else []
-    titan = [item["tokenCount"] for item in results if type(item.get("tokenCount")) is int]
-    if "inputTextTokenCount" in event:
-        return {"totalOutputTextTokenCount": sum(titan), **event} if titan else event
-    if not any(key in item for item in results for key in ("input_token_count", "generated_token_count")):
-        return event
-    counts = Counts()
-    for item in results:
-        for key in ("input_token_count", "generated_token_count"):
-            counts.put(key, counts.read(item, key))
-    return {**event, **counts.buckets}
-
-
 def read(raw: Any) -> Usage | None:
     """Read an object with the two counts.
 
     Returns:
         The usage, or None when it reports nothing.
     """
-    source = mapping(raw)
-    family = _family(source)
-    if family is None:
-        return None
+    return read_stream([mapping(raw)])
+
+
+def read_stream(events: Sequence[Mapping[str, Any]]) -> Usage | None:
+    """Read the events of a stream, or one answer alone: of each counter the most that any event says.
+
+    Returns:
+        The usage, or None when it reports nothing.
+    """
     counts = Counts()
-    counts.put("input_uncached", counts.read(source, family.input))
-    counts.put("output_text", counts.read(source, family.output))
-    if not counts.buckets:
+    reader: str | None = None
+    most: dict[str, int] = {}
+    kept: dict[str, Any] = {}  # without the answer's text, which may stand beside its counts
+    for event in events:
+        results = [mapping(item) for item in event["results"]] if isinstance(event.get("results"), list) else []
+        family = next((found for found in map(_family, (event, *results)) if found is not None), None)
+        if family is None:
+            continue
+        reader = reader or family.reader
+        for bucket, key in (("input_uncached", family.input), ("output_text", family.output)):
+            of_result = family.result_output if bucket == "output_text" and family.result_output else key
+            parts = [counts.read(item, of_result) or 0 for item in results]  # each result has its own
+            most[bucket] = max(most.get(bucket, 0), counts.read(event, key) or 0, sum(parts))
+            kept[key] = most[bucket] or event.get(key)
+    if reader is None or not any(most.values()):
         return None
-    return Usage(
-        buckets=MappingProxyType(counts.buckets),
-        reader=family.reader,
-        # the object holds the answer's text too
-        raw={key: source[key] for key in (family.input, family.output) if key in source},
-        flags=tuple(counts.flags),
-    )
+    for bucket, count in most.items():
+        counts.put(bucket, count)
+    return Usage(buckets=MappingProxyType(counts.buckets), reader=reader, raw=kept, flags=tuple(counts.flags))

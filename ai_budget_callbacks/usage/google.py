@@ -8,6 +8,7 @@ Searches are in no counter: they are read from the answer's `groundingMetadata`.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,11 @@ def read(raw: Any) -> Usage | None:
         return None
     cached = counts.read(source, "cachedContentTokenCount", "cached_content_token_count") or 0
     tool = counts.read(source, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
-    audio = _details(counts, source, "promptTokensDetails", "prompt_tokens_details", "promptTokenDetails").get(
-        "AUDIO", 0
-    )
+    asked = _details(counts, source, "promptTokensDetails", "prompt_tokens_details", "promptTokenDetails")
+    if prompt is not None and prompt < sum(asked.values()):
+        counts.flag("inconsistent")
+        prompt = sum(asked.values())  # the larger reading
+    audio = asked.get("AUDIO", 0)
     cached_audio = _details(counts, source, "cacheTokensDetails", "cache_tokens_details").get("AUDIO", 0)
     counts.put("cache_read", counts.rest(cached, cached_audio))
     counts.put("cache_read_audio", cached_audio)
@@ -105,7 +108,7 @@ def _read_interaction(source: Mapping[str, Any]) -> Usage | None:
     )
 
 
-def embedded(answer: Mapping[str, Any]) -> dict[str, int] | None:
+def embedded(answer: Mapping[str, Any]) -> Usage | None:
     """The usage of a Vertex embedding answer, which counts each text in its statistics; None where it has none."""
     predictions = answer.get("predictions")
     counts = Counts()
@@ -114,12 +117,15 @@ def embedded(answer: Mapping[str, Any]) -> dict[str, int] | None:
         for item in (predictions if isinstance(predictions, list) else ())
     ]
     known = [count for count in found if count is not None]
-    return {"promptTokenCount": sum(known)} if known else None
+    if not known:
+        return None
+    usage = read({"promptTokenCount": sum(known)})
+    return usage and replace(usage, flags=(*usage.flags, *counts.flags))
 
 
 def _by_modality(counts: Counts, source: Mapping[str, Any], key: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    for item in map(mapping, _list(source, key)):
+    for item in map(mapping, counts.listed(source, key)):
         name = str(item.get("modality")).upper()
         found[name] = found.get(name, 0) + (counts.read(item, "tokens") or 0)
     return found
@@ -176,7 +182,7 @@ def _list(source: Mapping[str, Any], *keys: str) -> list[Any]:
 def _details(counts: Counts, source: Mapping[str, Any], *keys: str) -> dict[str, int]:
     """Tokens by modality of a list of `{modality, tokenCount}`."""
     found: dict[str, int] = {}
-    for item in map(mapping, _list(source, *keys)):
+    for item in map(mapping, counts.listed(source, *keys)):
         kind = item.get("modality")
         name = str(getattr(kind, "value", kind)).upper()
         found[name] = found.get(name, 0) + (counts.read(item, "tokenCount", "token_count") or 0)

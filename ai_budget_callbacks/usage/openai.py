@@ -79,7 +79,7 @@ def _read_duration(source: Mapping[str, Any]) -> Usage | None:
     if source.get("type") != "duration":
         return None
     counts = Counts()
-    if isinstance(seconds, float) and math.isfinite(seconds):
+    if isinstance(seconds, float) and math.isfinite(seconds) and seconds >= 0:
         seconds = math.ceil(seconds)  # the larger reading of a part
     whole = counts.read({"seconds": seconds}, "seconds")
     counts.put("audio_seconds", whole)
@@ -90,19 +90,17 @@ def _read_duration(source: Mapping[str, Any]) -> Usage | None:
 
 def _read_tools(counts: Counts, source: Mapping[str, Any]) -> None:
     """Calls of hosted tools that the usage itself counts (xAI, OpenRouter)."""
-    used = mapping(source.get("server_side_tool_usage_details"))
+    used = counts.part(source, "server_side_tool_usage_details")
     for bucket, keys in _TOOL_COUNTERS.items():
         for key in keys:
             counts.put(bucket, counts.read(used, key))
-    asked = mapping(source.get("server_tool_use_details") or source.get("server_tool_use"))
+    asked = counts.part(source, "server_tool_use_details", "server_tool_use")
     counts.put("web_search", counts.read(asked, "web_search_requests"))
 
 
 def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
-    details = mapping(
-        source.get("prompt_tokens_details") or source.get("input_tokens_details") or source.get("input_token_details")
-    )
-    cached_split = mapping(details.get("cached_tokens_details"))
+    details = counts.part(source, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    cached_split = counts.part(details, "cached_tokens_details")
     cached = counts.read(details, "cached_tokens") or counts.read(source, "prompt_cache_hit_tokens") or 0
     written = counts.read(details, "cache_write_tokens", "cache_creation_tokens") or 0
     audio = counts.read(details, "audio_tokens") or 0
@@ -129,14 +127,13 @@ def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
 
 
 def _read_output(counts: Counts, source: Mapping[str, Any], prompt: int, completion: int, total: int | None) -> None:
-    details = mapping(
-        source.get("completion_tokens_details")
-        or source.get("output_tokens_details")
-        or source.get("output_token_details")
-    )
+    details = counts.part(source, "completion_tokens_details", "output_tokens_details", "output_token_details")
     reasoning = counts.read(details, "reasoning_tokens") or 0
     audio = counts.read(details, "audio_tokens") or 0
     on_top = 0
+    if total is None and reasoning > completion:
+        on_top = reasoning  # it cannot be inside: xAI counts it apart, and no total says so here
+        counts.flag("inconsistent")
     if total is not None and total != prompt + completion:
         on_top = total - prompt - completion
         if on_top < 0:

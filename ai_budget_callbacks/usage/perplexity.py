@@ -45,8 +45,8 @@ def read(raw: Any) -> Usage | None:
     usage = openai.read(raw)
     if usage is None:
         return None
-    if "output_reasoning" in usage.buckets:
-        units["output_reasoning"] = 0  # said in the details already
+    said = usage.buckets.get("output_reasoning", 0)  # in the details, or as what a total has beyond its parts
+    units["output_reasoning"] = max(units["output_reasoning"] - said, 0)
     terms = Terms(search_context=size if isinstance(size, str) else None)
     return replace(
         usage.with_units(units), reader=READER, terms=terms, flags=tuple(dict.fromkeys((*usage.flags, *counts.flags)))

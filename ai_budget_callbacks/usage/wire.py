@@ -103,8 +103,7 @@ def read_body(
     answers = [mapping(item) for item in (body if isinstance(body, list) else [body])]
     usage, bearer = _usage(answers)
     named = _model(bearer) or next((name for answer in answers if (name := _model(answer))), None)
-    if usage is None and headers is not None:
-        usage = bedrock.from_headers(headers)
+    usage = bedrock.completed(usage, headers)
     if usage is None:
         return Body(usage=None, model=named)
     terms = usage.terms
@@ -113,6 +112,7 @@ def read_body(
         terms,
         service_tier=terms.service_tier or said or service_tier,
         batch=terms.batch or batch,
+        speed=terms.speed or _latency(answers),
         inference_geo=geo or terms.inference_geo,
     )
     units = {**_items(answers), **_grounding(answers, model or named or "")}
@@ -123,18 +123,27 @@ def read_body(
 def _usage(answers: Sequence[Mapping[str, Any]]) -> tuple[Usage | None, Mapping[str, Any]]:
     """The usage of one answer, and the event that reports it.
 
-    A stream's counters are cumulative, so the last object that reports any holds.
+    A stream's counters are cumulative, so the last object that reports any holds; one of zeros only where no other
+    reports more.
     """
+    zeros: tuple[Usage | None, Mapping[str, Any]] = (None, mapping(None))
+    for usage, answer in _reports(answers):
+        if usage is not None and not usage.nothing:
+            return usage, answer
+        if usage is not None and zeros[0] is None:
+            zeros = usage, answer
+    return zeros
+
+
+def _reports(answers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Usage | None, Mapping[str, Any]]]:
+    """What may be the usage of one answer, with the event that reports it, the surest first."""
     if any(answer.get("type") in {"message_start", "message_delta"} for answer in answers):
-        return anthropic.read(_public(anthropic.merge_stream(answers))), mapping(None)
-    if any(flat.shaped(found) for answer in answers for found in (answer, *_results(answer))):
-        return flat.read(flat.merge_stream(answers)), mapping(None)
+        yield anthropic.read(_public(anthropic.merge_stream(answers))), mapping(None)
+    yield flat.read_stream(answers), mapping(None)
     for answer in reversed(answers):
         for found in _places(answer):
-            usage = read_usage(_public(found))
-            if usage is not None:
-                return usage, answer
-    return None, mapping(None)
+            yield read_usage(_public(found)), answer
+        yield google.embedded(answer), answer
 
 
 def _places(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -144,15 +153,17 @@ def _places(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         for inner in ("usage", "usageMetadata", "meta", "amazon-bedrock-invocationMetrics"):
             if isinstance(holder.get(inner), Mapping):
                 yield holder[inner]
-    embedded = google.embedded(answer)
-    if embedded is not None:
-        yield embedded
     yield answer
 
 
-def _results(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    results = answer.get("results")
-    yield from map(mapping, results if isinstance(results, list) else ())
+def _latency(answers: Sequence[Mapping[str, Any]]) -> str | None:
+    """The speed that a Bedrock answer was served at, which has its own price where it is no usual one."""
+    for answer in reversed(answers):
+        for holder in (answer, mapping(answer.get("metadata"))):
+            latency = mapping(holder.get("performanceConfig")).get("latency")
+            if isinstance(latency, str) and latency != "standard":
+                return latency
+    return None
 
 
 def _items(answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:

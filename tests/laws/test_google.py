@@ -139,7 +139,10 @@ def test_usage_without_a_count_is_absent_not_zero(raw):
             id="a part of the audio was cached",
         ),
         pytest.param(
-            {"promptTokenCount": 10, **audio(12)}, {"input_audio": 12}, ("inconsistent",), id="more audio than prompt"
+            {"promptTokenCount": 10, **audio(12)},
+            {"input_uncached": 1, "input_audio": 12},
+            ("inconsistent",),
+            id="more by modality than the prompt has",
         ),
         pytest.param(
             {"promptTokenCount": 10, **audio(4, kind="VIDEO")},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import decimal
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
@@ -757,6 +757,7 @@ CORRECTED = {
 WEEKENDS = {  # Saturday and Sunday, at an hour that is peak from Monday to Friday
     # 1000 x 0.15 + 1000 x 0.003 + 100 x 0.60
     "deepseek-flash-weekend": ("deepseek-flash", "0.000213"),
+    "deepseek-v4-flash-weekend": ("deepseek-v4-flash", "0.000213"),
     # 1000 x 0.66 + 1000 x 0.022 + 100 x 1.98
     "deepseek-pro-weekend": ("deepseek-v4-pro", "0.00088"),
 }
@@ -770,6 +771,7 @@ def test_a_correction_fills_a_gap_only_where_it_says_so():
     assert {row.name for row in load() if not row.fills and not row.adds} == {
         "anthropic-us-inference",
         "deepseek-flash-weekend",
+        "deepseek-v4-flash-weekend",
         "deepseek-pro-weekend",
         "perplexity-low-context",
         "perplexity-medium-context",
@@ -788,6 +790,36 @@ def test_a_weekend_has_no_peak_hours(name, day, times):
     cost = price(found, "deepseek", model, at=datetime.fromisoformat(f"{day}T02:00:00+00:00"))
     assert cost.pico == times * int(Decimal(expected) * 10**12)
     assert (name in cost.source.corrections) == (times == 1)
+
+
+@pytest.mark.parametrize("hours", [-8, 0, 9])
+def test_a_day_is_that_of_utc_wherever_the_clock_of_the_call_stands(hours):
+    found = usage(input_uncached=1_000_000)
+    zone = timezone(timedelta(hours=hours))
+    for moment, expected in (
+        ("2026-11-28T02:00", "0.15"),
+        ("2026-11-29T23:59", "0.15"),
+        ("2026-11-27T23:59", "0.15"),
+        ("2026-11-27T03:59", "0.3"),
+        ("2026-11-30T01:30", "0.3"),
+    ):
+        at = datetime.fromisoformat(f"{moment}:00+00:00").astimezone(zone)
+        assert usd(found, "deepseek", "deepseek-flash", book=PriceBook(), at=at) == expected, at
+
+
+@pytest.mark.parametrize(
+    ("model", "day", "expected"),
+    # Saturdays at 02:00 UTC: before a price held, its weekend is not known and the catalogue's peak price stands
+    [
+        ("deepseek-v4-flash", "2026-09-05", "0.3"),
+        ("deepseek-v4-flash", "2026-09-12", "0.15"),
+        ("deepseek-v4-pro", "2026-08-15", "1.32"),
+        ("deepseek-v4-pro", "2026-08-22", "0.66"),
+    ],
+)
+def test_a_weekend_before_a_price_is_not_billed_at_it(model, day, expected):
+    at = datetime.fromisoformat(f"{day}T02:00:00+00:00")
+    assert usd(usage(input_uncached=1_000_000), "deepseek", model, at=at) == expected
 
 
 def test_a_correction_of_a_bucket_that_was_not_used_is_not_named():

@@ -365,6 +365,26 @@ def test_anthropic_nonsense_count_is_flagged_and_never_billed(nonsense):
     assert (dict(found.buckets), found.flags) == ({"input_uncached": 100, "output_text": 7}, ("invalid_count",))
 
 
+@pytest.mark.parametrize("nonsense", [-5, "12", True, 1.5, [3]], ids=repr)
+def test_nonsense_where_details_belong_is_flagged(nonsense):
+    plain = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    for key in ("prompt_tokens_details", "completion_tokens_details", "server_side_tool_usage_details"):
+        found = openai.read({**plain, key: nonsense})
+        assert (dict(found.buckets), found.flags) == ({"input_uncached": 9, "output_text": 3}, ("invalid_count",))
+    for key in ("cache_creation", "output_tokens_details", "server_tool_use"):
+        found = anthropic.read({"input_tokens": 9, "output_tokens": 3, key: nonsense})
+        assert (dict(found.buckets), found.flags) == ({"input_uncached": 9, "output_text": 3}, ("invalid_count",))
+    if not isinstance(nonsense, list):
+        assert anthropic.read({"input_tokens": 9, "iterations": nonsense}).flags == ("invalid_count",)
+
+
+@pytest.mark.parametrize("kind", [None, "fallback", 7, ["message"]], ids=repr)
+def test_an_iteration_of_another_kind_is_billed_and_nobody_says_at_what_price(kind):
+    step = {"type": kind, "input_tokens": 500, "output_tokens": 5}
+    found = anthropic.read({"input_tokens": 9, "output_tokens": 3, "iterations": [{"type": "message"}, step]})
+    assert (dict(found.buckets), found.flags) == ({"input_uncached": 9, "output_text": 3}, ("other_model",))
+
+
 def test_anthropic_terms_that_change_the_price_are_read():
     counts = {"input_tokens": 1, "output_tokens": 1}
     assert anthropic.read({**counts, "service_tier": "batch"}).terms == Terms(batch=True)
@@ -504,13 +524,17 @@ def test_anthropic_reader_never_loses_a_token_that_a_field_states(raw):
     assert found.output_tokens >= raw.get("output_tokens", 0), "output tokens were dropped"
 
 
+INPUT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(objects("input_tokens output_tokens cache_read_input_tokens", COUNT), min_size=1, max_size=4))
 def test_splitting_a_stream_differently_changes_nothing(reports):
     stream = [{"type": "message_delta", "usage": report} for report in reports]
     final: dict[str, int] = {}
-    for report in reports:
-        final |= report
+    for report in reports:  # a report whose input is 0 all over says nothing of it
+        empty = not any(report.get(key) for key in INPUT)
+        final |= {key: count for key, count in report.items() if not (empty and key in INPUT and key in final)}
     assert anthropic.read(anthropic.merge_stream(stream)) == anthropic.read(
         anthropic.merge_stream([{"type": "message_start", "message": {"usage": final}}])
     )

@@ -63,3 +63,20 @@ def test_what_is_stated_is_taken(provider, raw, pico, source):
 )
 def test_what_is_nonsense_or_not_stated_is_not(provider, raw):
     assert reported_cost(provider, raw) is None
+
+
+@pytest.mark.parametrize(
+    ("requested", "status"),
+    [
+        ("deepseek/deepseek-r1:free", "free"),
+        ("openai/gpt-4o", None),
+        (None, None),
+        ("a/b:free:online", None),
+        ("", None),
+    ],
+)
+def test_a_stated_zero_is_taken_for_a_free_variant_alone(requested, status):
+    for zero in (0, 0.0, "0"):
+        cost = reported_cost("openrouter", {"cost": zero}, requested=requested)
+        assert (cost and cost.status) == status
+    assert reported_cost("x-ai", {"cost_in_usd_ticks": 0}, requested=requested) is None

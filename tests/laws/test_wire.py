@@ -269,3 +269,34 @@ def test_terms_the_body_lacks_are_the_callers(body, asked, terms):
 def test_a_batch_of_openai_is_said_by_the_caller_alone():
     assert read_body(CHAT, batch=True).usage.terms == Terms(batch=True)
     assert read_body(CHAT).usage.terms == Terms()
+
+
+# -- which report holds
+
+
+@pytest.mark.parametrize(
+    "zeros", [{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, {"input_tokens": 0, "output_tokens": 0}]
+)
+def test_a_report_of_zeros_does_not_undo_one_that_counted(zeros):
+    assert buckets(read_body([{"usage": CHAT}, {"usage": zeros}])) == BOTH
+    assert buckets(read_body({"usage": zeros, "usageMetadata": GEMINI})) == BOTH
+    alone = read_body([{"usage": zeros}])
+    assert (buckets(alone), alone.usage.nothing) == ({}, True), "a reported zero is not an absent usage"
+
+
+def test_an_anthropic_event_without_input_does_not_undo_the_start_of_the_stream():
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 10, "cache_read_input_tokens": 90}}}
+    end = {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 20}
+    both = {"input_uncached": 10, "cache_read": 90, "output_text": 20}
+    assert buckets(read_body([start, {"type": "message_delta", "usage": end}])) == both
+    # what says anything of the input says all of it: a compaction's start has the input before it
+    later = {"input_tokens": 4, "cache_read_input_tokens": 0, "output_tokens": 20}
+    found = read_body([start, {"type": "message_delta", "usage": later}])
+    assert buckets(found) == {"input_uncached": 4, "output_text": 20}
+
+
+def test_an_answer_of_advice_alone_is_not_nothing():
+    advice = {"type": "advisor_message", "model": "claude-opus-4-8", "input_tokens": 2000, "output_tokens": 30}
+    found = read_body({"usage": {"input_tokens": 0, "output_tokens": 0, "iterations": [advice]}}).usage
+    assert not found.nothing
+    assert (found.buckets, found.total_tokens) == ({}, 2030)

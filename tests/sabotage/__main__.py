@@ -31,7 +31,7 @@ def run_pytest(tree: Path, *args: str) -> subprocess.CompletedProcess[str]:
 def copy_tree(where: Path) -> Path:
     tree = where / "tree"
     skip = shutil.ignore_patterns(
-        ".venv*", ".compat", "mutants", ".mutation", ".git", "__pycache__", ".*_cache", ".hypothesis"
+        ".venv*", ".compat", ".compare", "mutants", ".mutation", ".git", "__pycache__", ".*_cache", ".hypothesis"
     )
     shutil.copytree(ROOT, tree, ignore=skip)
     return tree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.sabotage.clients import CLIENTS
 from tests.sabotage.llama import LLAMA
+from tests.sabotage.prices import PRICES
 from tests.sabotage.sabotage import Sabotage
 
 FIRST = "tests/flow/test_first_call.py"
@@ -38,6 +39,7 @@ def trap(name: str) -> str:
 SABOTAGES = (
     *LLAMA,
     *CLIENTS,
+    *PRICES,
     Sabotage(
         "cost-zero",
         "every cost is 0",
