@@ -75,7 +75,6 @@ def test_the_sound_of_a_transcription_is_no_text():
         ({"server_side_tool_usage_details": {"file_search_calls": 1, "mcp_calls": 9}}, {"file_search": 1}),
         ({"server_side_tool_usage_details": {"web_search_calls": 0}}, {}),
         ({"server_side_tool_usage_details": None}, {}),
-        ({"server_side_tool_usage_details": [2]}, {}),
         ({"server_tool_use_details": {"web_search_requests": 2}}, {"web_search": 2}),
         ({"server_tool_use": {"web_search_requests": 2}}, {"web_search": 2}),
         ({"server_tool_use_details": {}, "server_tool_use": {"web_search_requests": 2}}, {"web_search": 2}),
@@ -85,6 +84,11 @@ def test_the_sound_of_a_transcription_is_no_text():
 def test_tools_that_the_usage_counts_are_billed(more, units):
     found = openai.read({**CHAT, **more})
     assert (dict(found.buckets), found.flags) == (BOTH | units, ())
+
+
+def test_tools_that_stand_where_no_object_is_are_flagged():
+    found = openai.read({**CHAT, "server_side_tool_usage_details": [2]})
+    assert (dict(found.buckets), found.flags) == (BOTH, ("invalid_count",))
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
