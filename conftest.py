@@ -10,14 +10,20 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 from sybil import Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
+
+# prices are those of the installed library, whatever was fetched or declared for this user
+os.environ["AI_BUDGET_PRICE_DATA"] = str(Path(__file__).with_name("no-price-data.json"))
+os.environ.pop("AI_BUDGET_PRICES", None)
 
 _FRAMEWORK = r"^\s*(?:from|import) (?:ai_budget_callbacks\.)?(langchain|langgraph|llama_index)"
 _ANY_PART, _ANY_LINES = ".*?", r"(?:.*\n)*?"

@@ -17,7 +17,7 @@ from ai_budget_callbacks.errors import (
 if TYPE_CHECKING:
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.meter import Meter
-    from ai_budget_callbacks.pricing import Price
+    from ai_budget_callbacks.pricing import Price, SameAs
     from ai_budget_callbacks.report import Summary
     from ai_budget_callbacks.scope import Run, install, register_wrapper, track
     from ai_budget_callbacks.usage import Usage
@@ -33,6 +33,7 @@ __all__ = [
     "Price",
     "PriceUnknown",
     "Run",
+    "SameAs",
     "Summary",
     "Usage",
     "UsageMissing",
@@ -46,6 +47,7 @@ _LAZY = {
     "Meter": "meter",
     "Price": "pricing",
     "Run": "scope",
+    "SameAs": "pricing",
     "Summary": "report",
     "Usage": "usage",
     "install": "scope",

@@ -158,13 +158,13 @@ def _admit_charge(call: Call, budgets: Sequence[Attached], book: PriceBook, poli
 
     A charge the caller states (`meter.charge`) has no card and asks for nothing: it was spent already.
     """
-    attached = tuple(item for item in budgets if item.budget.unit == "usd" and item.applies(call, call.model))
+    attached = tuple(item for item in budgets if item.budget.unit == "usd" and item.applies(call, None))
     card = book.fee(call.provider, call.model)
     estimate = expected(call, [card] if card is not None else [], Learned())
     held_pico = 0 if policy.reserve == "none" else estimate.usd_pico or 0
     wants = tuple(
         Want(
-            key=item.balance(call, call.model),
+            key=item.balance(call, None),
             amount=held_pico,
             limit=item.budget.limit if item.budget.stops else None,
         )
@@ -220,13 +220,15 @@ def _estimate(
     policy: Policy,
     learned: Callable[[Call], Learned],
 ) -> Estimate:
-    usual = expected(call, [card] if card is not None else [], learned(call))
+    names = book.behind(call.provider, call.model)  # whose limits and tokenizer hold
+    known = call if names == (call.provider, call.model) else replace(call, provider=names[0], model=names[1])
+    usual = expected(known, [card] if card is not None else [], learned(call))
     if policy.reserve != "worst_case":
         return usual
     stopping = next((i.budget for i in attached if i.budget.stops and i.budget.unit in {"usd", "tokens"}), None)
     request = call.request
     cards = book.cards_for_bound(call.provider, call.model, request.service_tier, call.started_at, speed=request.speed)
-    bound = worst_case(call, [] if isinstance(cards, Unpriced) else cards)
+    bound = worst_case(known, [] if isinstance(cards, Unpriced) else cards)
     if isinstance(bound, Estimate):
         return bound
     if stopping is not None:

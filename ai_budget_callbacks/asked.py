@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.sizes import json_size
 from ai_budget_callbacks.usage import Request
+
+if TYPE_CHECKING:
+    from ai_budget_callbacks.sizes import Measure
 
 __all__ = ["asks_reasoning", "request_of"]
 
@@ -29,41 +32,35 @@ _REASONING_KEYS = ("reasoning", "reasoning_effort", "thinking", "thinking_budget
 
 
 def request_of(
-    params: Mapping[str, Any],
-    *,
-    text_bytes: int,
-    messages: int,
-    other_parts: int = 0,
-    cache_control: bool = False,
-    max_output_tokens: int | None = None,
+    params: Mapping[str, Any], measure: Measure, *, messages: int, max_output_tokens: int | None = None
 ) -> Request:
     """The sizes of a request.
 
     Args:
         params: Parameters of the request besides its messages, named as on the wire.
-        text_bytes: UTF-8 bytes of all message text.
+        measure: The sizes of its messages.
         messages: Number of messages.
-        other_parts: Content parts that bytes do not bound.
-        cache_control: Whether a message asks for cache writes.
         max_output_tokens: The client's bound on output tokens, where the parameters have none.
     """
     params = {**params, **(params.get("extra_body") or {})}  # what is sent, whichever way it was given
     tools = params.get("tools") or params.get("functions") or ()
     schemas = [*tools, *(params[key] for key in ("response_format", "text") if params.get(key) is not None)]
-    other_parts += sum(1 for key in _UNBOUNDED if params.get(key)) + isinstance(params.get("prompt"), Mapping)
+    unbounded = sum(1 for key in _UNBOUNDED if params.get(key)) + isinstance(params.get("prompt"), Mapping)
     limits = [params[key] for key in _OUTPUT_LIMITS if type(params.get(key)) is int] or [max_output_tokens]
     limit = max(filter(None, limits), default=None)
     return Request(
-        text_bytes=text_bytes,
+        text_bytes=measure.bytes,
+        text_tokens=measure.tokens,
         messages=messages,
         tool_bytes=sum(json_size(_schema(schema)) for schema in schemas),
         tools=len(tools),
         max_output_tokens=limit if type(limit) is int and limit > 0 else None,
         choices=max(_positive(params.get("n")), _positive(params.get("best_of"))),
-        cache_control=cache_control or any("cache_control" in tool for tool in tools if isinstance(tool, Mapping)),
+        cache_control=measure.cached or any("cache_control" in tool for tool in tools if isinstance(tool, Mapping)),
         service_tier=_text(params.get("service_tier")),
         speed=_text(params.get("speed") or (params.get("model_kwargs") or {}).get("speed")),
-        other_parts=other_parts,
+        images=measure.images,
+        other_parts=measure.parts + unbounded,
         hosted_tools=(
             *(str(tool["type"]) for tool in tools if isinstance(tool, Mapping) and _hosted(tool)),
             *(key for key in _HOSTED_PARAMS if params.get(key)),

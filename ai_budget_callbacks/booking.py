@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ai_budget_callbacks.ledger import Posting
 from ai_budget_callbacks.money import INT64_MAX
 from ai_budget_callbacks.pricing.card import Cost, Source, price_usage
-from ai_budget_callbacks.pricing.estimate import Learned, expected_input
+from ai_budget_callbacks.pricing.estimate import Learned, expected_input, reasons_out_of_sight
 from ai_budget_callbacks.usage import Usage
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def book_outcome(
     elif outcome.kind == "unknown":
         return _unknown(draft, admission, policy)
     else:
-        posting = _counted(draft, outcome, admission, policy)
+        posting = _counted(draft, outcome, admission, book, policy)
     return _bounded(posting, admission, policy) if outcome.kind == "cut" else posting
 
 
@@ -130,6 +130,8 @@ def _measured(
         booked_tokens=usage.total_tokens,
     )
     if cost.status == "unpriced":
+        if outcome.kind == "cut":  # a price that is found later prices a lower bound
+            posting = replace(posting, usage=replace(usage, flags=(*usage.flags, "seen_in_part")))
         return replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)
     if cost.status != "free" and (counted or outcome.kind == "cut"):  # usage seen before a cut is a lower bound
         reason = posting.reason or "the provider reported part of the usage"
@@ -148,14 +150,16 @@ def _unknown(draft: Posting, admission: Admission, policy: Policy) -> Posting:
     )
 
 
-def _counted(draft: Posting, outcome: Outcome, admission: Admission, policy: Policy) -> Posting:
+def _counted(draft: Posting, outcome: Outcome, admission: Admission, book: PriceBook, policy: Policy) -> Posting:
     """No usage came: count what is visible, say so, and keep the hold where the visible part bounds nothing."""
     counts = {
         "input_uncached": expected_input(draft.call.request, Learned()),
         "output_text": _tokens(outcome.output_bytes),
     }
     usage = Usage(buckets=MappingProxyType({name: count for name, count in counts.items() if count}), reader="counted")
-    unseen = outcome.hidden_reasoning or not outcome.output_bytes
+    # an adapter knows models by name; what is behind a deployment, the price book
+    hidden = outcome.hidden_reasoning or reasons_out_of_sight(*book.behind(draft.call.provider, draft.call.model))
+    unseen = hidden or not outcome.output_bytes
     keep = outcome.kind == "cut" or unseen or policy.reserve == "worst_case"
     reason = outcome.reason or "the provider reported no usage"
     posting = replace(draft, usage=usage, reason=reason, booked_tokens=usage.total_tokens, keep_hold=keep)

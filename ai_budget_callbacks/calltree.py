@@ -30,17 +30,13 @@ class Leaf:
     def line(self) -> str:
         """What it is, what it took, what it cost."""
         entry = self.entry
-        tokens = "" if entry.usage is None or entry.kind == "charge" else f"  {_tokens(entry)}"
+        counted = entry.kind != "charge" and (entry.usage is not None or entry.added_tokens is not None)
+        tokens = f"  {entry.input_tokens} + {entry.output_tokens} tokens" if counted else ""
         cost = "cost unknown" if entry.cost_pico is None else f"${_usd(entry.cost_pico)}"
         kind = "" if entry.kind == "call" else f"{entry.kind}: "
         status = "" if entry.status in {"priced", "reported"} else f"  {entry.status}"
-        reason = f" ({entry.reason})" if status and entry.reason else ""
+        reason = f" ({entry.reason})" if entry.reason and (status or entry.kind == "adjustment") else ""
         return f"{kind}{entry.model}{tokens}  {cost}{status}{reason}"
-
-
-def _tokens(entry: Entry) -> str:
-    assert entry.usage is not None, "asked only where there is a usage"
-    return f"{entry.usage.input_tokens} + {entry.usage.output_tokens} tokens"
 
 
 def _usd(pico: int) -> str:

@@ -5,15 +5,16 @@ Facts: facts/langchain.md 3.5 and 9. "Never sent" and "reset after sending" diff
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["HTTP_ERROR", "http_status", "never_sent"]
+__all__ = ["HTTP_ERROR", "answer_body", "http_status", "never_sent"]
 
 HTTP_ERROR = 400
 """From this status on an answer is an error, and nothing was generated."""
 
-_CLIENTS = frozenset({"httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3", "aiohttp"})
+_CLIENTS = frozenset({"httpx", "httpcore", "httpx2", "httpcore2", "requests", "urllib3", "aiohttp", "botocore"})
 # the request never left this machine
 _NEVER_SENT = frozenset(
     {
@@ -26,8 +27,12 @@ _NEVER_SENT = frozenset(
         "NewConnectionError",
         "ConnectTimeoutError",
         "ClientConnectorError",
+        "EndpointConnectionError",
+        "NoCredentialsError",
+        "ParamValidationError",
     }
 )
+_OLLAMA = "Failed to connect to Ollama"  # ollama 0.6 hides the error of its transport behind it
 _DEPTH = 8
 
 
@@ -56,6 +61,20 @@ def http_status(error: BaseException) -> int | None:
     return None
 
 
+def answer_body(error: BaseException) -> Mapping[str, Any] | None:
+    """The answer that a client failed to read, where it hangs on its exception as a JSON object."""
+    for item in _chain(error):
+        body = getattr(item, "body", None)
+        if isinstance(body, str):
+            try:
+                body = json.loads(body)
+            except ValueError:
+                continue
+        if isinstance(body, Mapping):
+            return body
+    return None
+
+
 def _of_aiohttp(holder: Any) -> bool:
     return any(base.__module__.partition(".")[0] == "aiohttp" for base in type(holder).__mro__)
 
@@ -63,6 +82,7 @@ def _of_aiohttp(holder: Any) -> bool:
 def never_sent(error: BaseException) -> bool:
     """Whether an error or one of its causes says that the request never left this machine."""
     return any(
-        type(item).__name__ in _NEVER_SENT and type(item).__module__.partition(".")[0] in _CLIENTS
+        (type(item).__name__ in _NEVER_SENT and type(item).__module__.partition(".")[0] in _CLIENTS)
+        or (type(item) is ConnectionError and str(item).startswith(_OLLAMA))
         for item in _chain(error)
     )

@@ -26,6 +26,7 @@ __all__ = ["Samples"]
 
 _KEEP = 64
 _REFRESH_S = 300.0
+_NEVER = float("-inf")
 _MODELS = 1_000
 _MIN_TEXT_BYTES = 256  # shorter prompts are mostly framing and teach nothing about the text
 
@@ -43,7 +44,7 @@ class Samples:
     def learned(self, call: Call) -> Learned:
         """What is known about calls like this one: of its node if there is enough, else of its model."""
         model = (call.provider, call.model)
-        if time.monotonic() - self._loaded.get(model, -_REFRESH_S) >= _REFRESH_S:
+        if time.monotonic() - self._loaded.get(model, _NEVER) >= _REFRESH_S:
             self._load(model)
         with self._lock:
             outputs = self._outputs.get((*model, call.who.node), ())
@@ -87,5 +88,5 @@ class Samples:
         tokens = min(max(tokens, text_bytes // 5), text_bytes)
         known_bytes, known_tokens = self._ratio.get(model, (0, 0))
         if known_bytes > 1_000_000:  # noqa: PLR2004 - about the text of 64 long prompts
-            known_bytes, known_tokens = known_bytes // 2, max(known_tokens // 2, 1)
+            known_bytes, known_tokens = known_bytes // 2, known_tokens // 2
         self._ratio[model] = (known_bytes + text_bytes, known_tokens + tokens)

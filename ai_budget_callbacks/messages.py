@@ -142,9 +142,10 @@ def unresolved(call: Call, budget: Budget) -> str:
 
 
 def _declared(call: Call) -> str:
-    """The two lines that fix it."""
+    """The lines of which one fixes it."""
     return (
         f'    prices={{"{call.model}": Price(input="0.15", output="0.60", per=1_000_000)}}\n'
+        f'    prices={{"{call.model}": SameAs("provider/model")}}  # a deployment or an alias\n'
         f'    prices={{"{call.model}": "free"}}'
     )
 

@@ -12,7 +12,7 @@ import uuid
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks import messages
 from ai_budget_callbacks.admission import Admission, Policy, admit, exceeded
@@ -33,17 +33,20 @@ from ai_budget_callbacks.learned import Samples
 from ai_budget_callbacks.ledger import Claim, Entry, Hold, NoRoom, Query, open_ledger
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.money import usd_decimal
-from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.pricing.estimate import Learned
+from ai_budget_callbacks.pricing.file import price_book
+from ai_budget_callbacks.pricing.snapshot import warn_if_old
+from ai_budget_callbacks.pricing.tokenizer import token_counter
 from ai_budget_callbacks.report import BalanceView, Summary, balance_views, summarise
 from ai_budget_callbacks.settings import default_ledger
 from ai_budget_callbacks.spool import Spool
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
+    from ai_budget_callbacks.pricing.file import Factors, Prices
     from ai_budget_callbacks.usage import Call
 from ai_budget_callbacks.watch import Watch
 
@@ -51,7 +54,7 @@ __all__ = ["BalanceView", "Meter", "OpenCall", "Outcome"]
 
 log = logging.getLogger("ai_budget_callbacks")
 
-_CLOSED_RUNS = 10_000
+_RUNS = 10_000
 _WARN_EVERY_S = 60.0
 
 
@@ -86,7 +89,9 @@ class Meter:
     Args:
         budgets: Budgets that apply to every call of this meter.
         ledger: Path or URL; None for `AI_BUDGET_LEDGER` or a file in the user data directory; `":memory:"` for tests.
-        prices: Prices of one's own: `{"my-model": Price(…)}` or `"free"`.
+        prices: Prices of one's own, `{"my-model": Price(…)}`, `SameAs(…)` or `"free"`, or the path of a TOML file with
+            them; None for the file that `AI_BUDGET_PRICES` names.
+        factors: A factor on the list prices of a provider: `{"openai": "0.85"}`.
         reserve: `"expected"`, `"worst_case"`, `"none"`, or a USD amount to hold for each call.
         on_unpriced: `"refuse"`, or a USD amount booked for each call without a price.
         on_missing_usage: `"estimate"`, or `"raise"` (after booking the estimate).
@@ -105,7 +110,8 @@ class Meter:
         budgets: Sequence[Budget] | Budget = (),
         *,
         ledger: str | os.PathLike[str] | None = None,
-        prices: Mapping[str, Price | str] | None = None,
+        prices: Prices | None = None,
+        factors: Factors | None = None,
         reserve: str | Decimal = "expected",
         on_unpriced: str | Decimal = "refuse",
         on_missing_usage: str = "estimate",
@@ -124,8 +130,9 @@ class Meter:
         self.ttl = timedelta(seconds=ttl_s)
         self.durability = durability
         self.store_content = store_content
-        self.prices = PriceBook(prices)
-        self._catalogue = self.prices.catalogue_name  # loads the price data now, not in a request
+        self.prices = price_book(prices, factors)
+        warn_if_old(self.prices.prices_as_of, datetime.now(UTC).date())  # loads the price data now, not in a request
+        self.token_counter("openai", "gpt-4o")  # the tokenizer too, where it will be needed
         self._listeners = tuple(listeners)
         self._watch = Watch(self._emit)
         self._attached = self.attach(_budgets(budgets), self.id)
@@ -140,6 +147,10 @@ class Meter:
         self._spool = Spool()
         self._shut = False
         self.ledger.sweep(datetime.now(UTC))
+
+    def token_counter(self, provider: str, model: str) -> Callable[[str], int | None] | None:
+        """What counts a prompt's tokens exactly, where this meter reserves worst cases and the tokenizer is on disk."""
+        return token_counter(*self.prices.behind(provider, model)) if self.policy.reserve == "worst_case" else None
 
     @property
     def closed(self) -> bool:
@@ -251,13 +262,11 @@ class Meter:
         """Refuse every later start of a run after one of its calls was refused."""
         with self._lock:
             self._closed_runs.setdefault(run_id, refusal)
-            while len(self._closed_runs) > _CLOSED_RUNS:
-                self._closed_runs.popitem(last=False)
+            _keep_latest(self._closed_runs)
 
     def _remember_run(self, run_id: str) -> None:
         self._runs[run_id] = None
-        while len(self._runs) > _CLOSED_RUNS:  # runs whose end was not seen
-            self._runs.popitem(last=False)
+        _keep_latest(self._runs)
 
     def forget_run(self, run_id: str) -> None:
         """A run ended; its id will not come again."""
@@ -441,6 +450,11 @@ class Meter:
             except Exception:
                 # A listener must not change what is booked or refused; it is loud and otherwise ignored.
                 log.exception("A listener failed on %s; no number changed.", type(event).__name__)
+
+
+def _keep_latest(runs: OrderedDict[str, Any]) -> None:
+    while len(runs) > _RUNS:  # runs whose end was not seen
+        runs.popitem(last=False)
 
 
 def _budgets(budgets: Sequence[Budget] | Budget) -> tuple[Budget, ...]:

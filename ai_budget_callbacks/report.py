@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.budget import BalanceKey, field_key, window_end, window_key
+from ai_budget_callbacks.columns import DIMENSIONS, NONE, check_columns, column_value
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.ledger import Balance
 from ai_budget_callbacks.money import usd_decimal, usd_text
@@ -39,9 +40,7 @@ __all__ = [
     "totals_of",
 ]
 
-DIMENSIONS = ("step", "agent", "tool", "model", "user", "provider", "thread", "run", "status", "day", "framework")
 _SHOWN = ("step", "agent", "tool", "model", "user")
-NONE = "(none)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,58 +267,50 @@ def _caveats(total: Totals) -> str:
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _value(entry: Entry, dimension: str) -> str:
-    if dimension == "step":
-        return entry.node or NONE
-    if dimension == "run":
-        return entry.run_id or NONE
-    if dimension == "day":
-        return entry.at.date().isoformat()
-    value = getattr(entry, dimension, None)
-    if value is None and dimension not in DIMENSIONS:
-        value = entry.metadata.get(dimension)
-    return str(value) if value else NONE
+def _last_words(entries: Iterable[Entry]) -> dict[int, Entry]:
+    """By the id of an entry: itself, or the last adjustment of it, which says what it is by now."""
+    return {entry.id if entry.adjusts is None else entry.adjusts: entry for entry in entries}
 
 
-def _totals(entries: Sequence[Entry], corrected: frozenset[int]) -> Totals:
-    """Sum entries; an unknown one that a late answer corrected is no longer unknown."""
+def _totals(entries: Sequence[Entry], last_words: Mapping[int, Entry]) -> Totals:
+    """Sum entries. What was booked for a call, adjustments included, counts under the status it has by now."""
     sums: dict[str, int] = defaultdict(int)
     for entry in entries:
         booked = entry.booked_pico or 0
+        last = last_words[entry.id if entry.adjusts is None else entry.adjusts]
         sums["calls"] += entry.kind == "call"
         sums["cost_pico"] += entry.cost_pico or 0
         sums["booked_pico"] += booked
-        if entry.usage is not None:
-            sums["input_tokens"] += entry.usage.input_tokens
-            sums["output_tokens"] += entry.usage.output_tokens
-        if entry.status == "estimated":
-            sums["estimated_pico"] += booked if entry.kind != "adjustment" else entry.cost_pico or 0
-        elif entry.status == "unknown" and entry.id not in corrected:
+        sums["input_tokens"] += entry.input_tokens
+        sums["output_tokens"] += entry.output_tokens
+        if last.status == "estimated":
+            sums["estimated_pico"] += booked
+        elif last.status == "unknown":
             sums["unknown_pico"] += booked
-        elif entry.status == "unpriced":
+        elif last is entry and entry.status == "unpriced":
             sums["unpriced_calls"] += 1
-        elif entry.status == "free":
+        elif last is entry and entry.status == "free":
             sums["free_calls"] += 1
     return Totals(**sums)
 
 
 def totals_of(entries: Sequence[Entry]) -> Totals:
     """Sums over some entries."""
-    return _totals(entries, frozenset(entry.adjusts for entry in entries if entry.adjusts is not None))
+    return _totals(entries, _last_words(entries))
 
 
 def summarise(entries: Iterable[Entry]) -> Summary:
     """Group and sum entries."""
     items = list(entries)
-    corrected = frozenset(entry.adjusts for entry in items if entry.adjusts is not None)
+    last_words = _last_words(items)
     groups: dict[str, Mapping[str, Totals]] = {}
     for dimension in DIMENSIONS:
         members: dict[str, list[Entry]] = defaultdict(list)
         for entry in items:
-            members[_value(entry, dimension)].append(entry)
-        totals = {key: _totals(group, corrected) for key, group in members.items()}
+            members[column_value(entry, dimension)].append(entry)
+        totals = {key: _totals(group, last_words) for key, group in members.items()}
         groups[dimension] = MappingProxyType(dict(sorted(totals.items(), key=lambda kv: (-kv[1].cost_pico, kv[0]))))
-    return Summary(totals=_totals(items, corrected), _groups=MappingProxyType(groups))
+    return Summary(totals=_totals(items, last_words), _groups=MappingProxyType(groups))
 
 
 def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[dict[str, Any]]:
@@ -333,25 +324,14 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
         ConfigError: A name is neither a column nor a metadata key of any of the entries.
     """
     items = list(entries)
-    for name in dimensions if items else ():
-        _check_column(name, items)
-    corrected = frozenset(entry.adjusts for entry in items if entry.adjusts is not None)
+    check_columns(dimensions, items)
+    last_words = _last_words(items)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in items:
-        members[tuple(_value(entry, name) for name in dimensions)].append(entry)
-    rows = [(_totals(group, corrected), key) for key, group in members.items()]
+        members[tuple(column_value(entry, name) for name in dimensions)].append(entry)
+    rows = [(_totals(group, last_words), key) for key, group in members.items()]
     rows.sort(key=lambda row: (-row[0].cost_pico, row[1]))
     return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]
-
-
-def _check_column(name: str, entries: Sequence[Entry]) -> None:
-    """Refuse a name that would put everything under "(none)"."""
-    keys = {key for entry in entries for key in entry.metadata}
-    if name in DIMENSIONS or name in keys or hasattr(entries[0], name):
-        return
-    near = difflib.get_close_matches(name, [*DIMENSIONS, "node", *keys], n=1)
-    meant = f" Did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"{name!r} is no column ({', '.join(DIMENSIONS)}), and no metadata key of these entries.{meant}")
 
 
 def run_row(run: str, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["json_bytes", "json_size", "shown_size", "text_bytes"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Measure", "json_bytes", "json_size", "shown_size", "text_bytes"]
 
 
 def text_bytes(text: str) -> int:
@@ -26,6 +29,45 @@ def json_bytes(value: Any) -> bytes:
 def json_size(value: Any) -> int:
     """Bytes of a value as JSON."""
     return len(json_bytes(value))
+
+
+class Measure:
+    """Adds up the sizes of a prompt; keeps no content.
+
+    Args:
+        count: What counts a text's tokens as the model does, or None. Providers render JSON in ways of their own,
+            so of it each byte is taken for a token.
+
+    Attributes:
+        bytes: UTF-8 bytes of all text.
+        tokens: Its tokens, or None where a text was not counted.
+        images, parts: Image parts, and others that bytes do not bound.
+        cached: Whether something asks for cache writes.
+    """
+
+    def __init__(self, count: Callable[[str], int | None] | None = None) -> None:
+        self._count = count
+        self.bytes = 0
+        self.tokens: int | None = None if count is None else 0
+        self.images = self.parts = 0
+        self.cached = False
+
+    def text(self, text: str) -> None:
+        """Add a text."""
+        size = text_bytes(text)
+        self.bytes += size
+        counted = None if self._count is None else self._count(text)
+        self.tokens = None if counted is None or self.tokens is None else self.tokens + counted
+
+    def json(self, value: Any) -> None:
+        """Add a value that goes over the wire as JSON."""
+        self.opaque(json_size(value))
+
+    def opaque(self, size: int) -> None:
+        """Add bytes that are no text to be counted."""
+        self.bytes += size
+        if self.tokens is not None:
+            self.tokens += size
 
 
 def shown_size(value: Any) -> int:

@@ -53,9 +53,9 @@ class Watch:
         must_raise: BudgetExceeded | None = None
         for balance, (added, spent) in settled.moved.items():
             key = keys.get(balance)
-            item = items.get(key) if key is not None else None
-            if item is None or key is None:
+            if key is None:
                 continue  # another meter's balance on the same hold: that meter watches it
+            item = items[key]
             self._warn(item.budget, key, spent, call.started_at)
             if spent - added <= item.budget.limit < spent:
                 crossing = self._crossed(item, key, spent, settled.entry, response, call.started_at)

@@ -7,8 +7,12 @@ import sys
 import click
 
 from ai_budget_callbacks.cli.books import budgets, path, report, runs, show, status, verify
+from ai_budget_callbacks.cli.correct import reprice
 from ai_budget_callbacks.cli.output import EXIT_WRONG, fail, told
 from ai_budget_callbacks.cli.price import price
+from ai_budget_callbacks.cli.prices import update_prices
+from ai_budget_callbacks.cli.reconcile import reconcile
+from ai_budget_callbacks.cli.whatif import what_if
 
 __all__ = ["main"]
 
@@ -19,7 +23,10 @@ def main() -> None:
     """See what LLM calls cost, and where the money went."""
 
 
-for command in (budgets, path, price, report, runs, show, status, verify):
+_COMMANDS = (
+    budgets, path, price, reconcile, report, reprice, runs, show, status, update_prices, verify, what_if,
+)  # fmt: skip
+for command in _COMMANDS:
     main.add_command(command)
 
 

@@ -19,6 +19,7 @@ from ai_budget_callbacks.cli.output import (
     since_moment,
     told,
 )
+from ai_budget_callbacks.cli.prices import in_currency, note_currency, own_prices, price_facts, prices_option
 from ai_budget_callbacks.settings import default_ledger
 
 if TYPE_CHECKING:
@@ -39,12 +40,11 @@ def path(ledger: str | None) -> None:
 
 @click.command()
 @ledger_option
+@prices_option
 @output_options
-def status(ledger: str | None, output: str | None) -> None:
+def status(ledger: str | None, prices: str | None, output: str | None) -> None:
     """Where the ledger is, what is in it, and which prices are used."""
     from importlib.metadata import version
-
-    from ai_budget_callbacks.pricing import PriceBook
 
     book = open_book(ledger)
     with told():
@@ -52,7 +52,7 @@ def status(ledger: str | None, output: str | None) -> None:
     facts: dict[str, Any] = {
         "ledger": str(Path(book.url).resolve()),
         "version": version("ai-budget-callbacks"),
-        "prices": PriceBook().catalogue_name,
+        **price_facts(own_prices(prices)),
         "size_bytes": found.size_bytes,
         "entries": sum(found.entries.values()),
         "open_holds": found.open_holds,
@@ -63,7 +63,7 @@ def status(ledger: str | None, output: str | None) -> None:
         render([facts], output)
         return
     for name, value in facts.items():
-        click.echo(f"{name:<10}  {value}")
+        click.echo(f"{name:<12}  {value}")
 
 
 _STATUSES = ("priced", "reported", "estimated", "free", "unknown", "unpriced")
@@ -76,7 +76,10 @@ _STATUSES = ("priced", "reported", "estimated", "free", "unknown", "unpriced")
               "provider, thread, run, status, day, framework, or a metadata key; several with commas.")  # fmt: skip
 @click.option("--since", default=None, help="Only since a date (2026-11-01), a time, or an age (30m, 24h, 7d, 4w).")
 @click.option("--run", default=None, help="Only one run.")
-def report(ledger: str | None, output: str | None, by: str, since: str | None, run: str | None) -> None:
+@prices_option
+def report(
+    ledger: str | None, output: str | None, by: str, since: str | None, run: str | None, prices: str | None
+) -> None:
     """Where the money went."""
     from ai_budget_callbacks.ledger import Query
     from ai_budget_callbacks.report import grouped_rows
@@ -87,7 +90,12 @@ def report(ledger: str | None, output: str | None, by: str, since: str | None, r
             _no_run(run, book)
         entries = book.entries(Query(run=run, since=None if since is None else since_moment(since)))
         rows = grouped_rows(entries, [name.strip() for name in by.split(",") if name.strip()])
-    render(rows, output)
+    if output not in {None, "table"}:
+        render(rows, output)  # what programs read is in USD
+        return
+    mine = own_prices(prices)
+    render(in_currency(rows, mine), output)
+    note_currency(mine)
 
 
 @click.command()

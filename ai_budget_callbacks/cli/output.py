@@ -76,8 +76,8 @@ def fail(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def open_book(ledger: str | None) -> Ledger:
-    """The ledger at a path or URL, or the default one; one that is not there is not made."""
+def open_book(ledger: str | None, *, write: bool = False) -> Ledger:
+    """The ledger at a path or URL, or the default one; one that is not there is not made. Read only, unless `write`."""
     from ai_budget_callbacks.ledger import open_ledger
 
     where = ledger or default_ledger()
@@ -85,7 +85,7 @@ def open_book(ledger: str | None) -> Ledger:
     try:
         if not file.exists():
             fail(_missing(file, named=ledger is not None), EXIT_WRONG)
-        return open_ledger(where, read_only=True)
+        return open_ledger(where, read_only=not write)
     except OSError as error:
         fail(f"The ledger {file} cannot be read: {error.strerror}.", EXIT_WRONG)
     except LedgerError as error:
@@ -117,7 +117,8 @@ def render(rows: Sequence[dict[str, Any]], output: str | None, *, none: str = "N
         from tabulate import tabulate
 
         columns = list(rows[0])
-        align = ["right" if isinstance(rows[0][name], int) or name.endswith("_usd") else "left" for name in columns]
+        numbers = {name for name in columns if name.startswith("cost_") or name.endswith("_usd")}
+        align = ["right" if isinstance(rows[0][name], int) or name in numbers else "left" for name in columns]
         cells = [[str(row[name]) for name in columns] for row in rows]
         click.echo(tabulate(cells, headers=columns, colalign=align, disable_numparse=True))
     else:

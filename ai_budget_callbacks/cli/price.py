@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ai_budget_callbacks.cli.output import EXIT_UNPRICED, EXIT_WRONG, fail, moment, render, told
+from ai_budget_callbacks.cli.prices import own_prices, prices_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import date
+
+    from ai_budget_callbacks.pricing import Cost, PriceBook, Source
+    from ai_budget_callbacks.usage import Usage
 
 __all__ = ["price"]
 
@@ -28,6 +33,7 @@ __all__ = ["price"]
 @click.option("--region", default=None, help="Region where the body does not say it (Anthropic: us).")
 @click.option("--units", multiple=True, metavar="BUCKET=N", help="Counts the usage lacks, for example web_search=2.")
 @click.option("--at", default=None, help="Request time, ISO 8601. [default: now]")
+@prices_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def price(  # the command line's own shape
     file: Any,
@@ -39,14 +45,14 @@ def price(  # the command line's own shape
     region: str | None,
     units: Sequence[str],
     at: str | None,
+    prices: str | None,
     as_json: bool,  # noqa: FBT001 - a click flag
 ) -> None:
     """Price a provider's response body, or just its usage object (FILE, or - for stdin)."""
-    from ai_budget_callbacks.pricing import PriceBook
     from ai_budget_callbacks.usage import Usage
     from ai_budget_callbacks.usage.wire import read_body
 
-    book = PriceBook()
+    book = own_prices(prices)
     provider, _ = book.provider(None, provider)
     body = _json(file)
     batch = batch or bool(api and "batch" in api)
@@ -64,37 +70,38 @@ def price(  # the command line's own shape
         cost = book.price(usage, provider=provider, model=name, requested=name, at=request_time)
     if cost.usd is None:
         fail(f"{name} of {provider} cannot be priced: {cost.reason}.", EXIT_UNPRICED)
-    _show_price(provider, name, usage, cost, as_json=as_json)
+    _show_price(provider, name, usage, cost, book, as_json=as_json)
 
 
-def _show_price(provider: str, model: str, usage: Any, cost: Any, *, as_json: bool) -> None:
+def _show_price(provider: str, model: str, usage: Usage, cost: Cost, book: PriceBook, *, as_json: bool) -> None:
     from ai_budget_callbacks.money import usd_text
 
-    lines = [
-        {
-            "bucket": line.bucket,
-            "count": line.count,
-            "unit_price_usd": format(line.unit_price_usd, "f"),
-            "per": line.per,
-            "amount_usd": usd_text(line.amount_pico),
-        }
-        | ({} if line.model is None else {"model": line.model})
-        for line in cost.lines
-    ]
+    lines = [line.to_dict() for line in cost.lines]
+    pico, source = cost.pico or 0, cost.source
+    as_of = book.prices_as_of if source is not None and source.kind == "catalogue" else None
     if not as_json:
         render(lines, None)
-        click.echo(f"${usd_text(cost.pico)}  {cost.status}  {model} ({cost.source.name}, {cost.source.terms})")
+        click.echo(f"${usd_text(pico)}  {cost.status}  {model} ({_from(source, as_of)})")
+        if book.currency is not None:
+            click.echo(f"{book.currency.text(pico)} {book.currency.code}  {book.currency.note}")
         return
     result = {
         "provider": provider,
         "model": model,
         "usage": dict(usage.buckets),
         "lines": lines,
-        "cost_usd": usd_text(cost.pico),
+        "cost_usd": usd_text(pico),
         "status": cost.status,
-        "source": cost.source.to_dict(),
-    }
+        "source": None if source is None else source.to_dict(),
+    } | ({} if as_of is None else {"prices_as_of": as_of.isoformat()})
     click.echo(json.dumps(result))
+
+
+def _from(source: Source | None, as_of: date | None) -> str:
+    if source is None:
+        return "no price list"
+    day = "" if as_of is None or as_of.isoformat() in source.name else f" of {as_of.isoformat()}"
+    return ", ".join((f"{source.name}{day}", source.terms, *source.factors))
 
 
 def _json(file: Any) -> Any:

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages.ai import add_usage
+
 from ai_budget_callbacks.asked import asks_reasoning
 from ai_budget_callbacks.blocks import current_blocks
 from ai_budget_callbacks.errors import AIBudgetError, BudgetExceeded, ConfigError, Refusal
@@ -25,11 +27,12 @@ from ai_budget_callbacks.langchain.errors import adapted
 from ai_budget_callbacks.langchain.extract import counted_elsewhere, outcome_of
 from ai_budget_callbacks.langchain.failures import Failure, judge
 from ai_budget_callbacks.langchain.nodes import NodeHandler
-from ai_budget_callbacks.langchain.request import base_url, build_call
+from ai_budget_callbacks.langchain.request import CLOUDS, base_url, build_call, has_sound
 from ai_budget_callbacks.locks import ForkSafeLock
 from ai_budget_callbacks.marks import WRAPPERS, Mark, book_untaken, leave_mark, take_mark, with_marked
 from ai_budget_callbacks.meter import Meter, OpenCall, Outcome
 from ai_budget_callbacks.pricing.estimate import reasons_out_of_sight
+from ai_budget_callbacks.usage import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +47,7 @@ log = logging.getLogger("ai_budget_callbacks")
 
 _LATE = 1_000
 _TEXT_BATCH = 20  # prompts `OpenAI(…)` sends in one request (langchain-openai 1.7.4 `BaseOpenAI.batch_size`)
+_DIFFERENCES = frozenset({"google_genai", "perplexity"})  # langchain-google-genai 4.4, -perplexity 1.4
 _handlers: weakref.WeakSet[CaptureHandler] = weakref.WeakSet()
 
 
@@ -65,12 +69,13 @@ class _Ongoing:
     twin: bool = False  # open beside a call of its size and model: one may have hit the other's answer
     prompt: Any = field(default=None, repr=False)
     wraps: Mark | None = None
+    differences: bool = False  # its client makes differences of cumulative usage, which LangChain adds up rightly
+    sounds: bool = False  # the request has audio that has a price of its own
 
     @property
     def last_chunk_usage(self) -> Any:
         """Set only when several chunks carried usage: then the last is the truth and the sum is not."""
-        # Gemini's chunks are differences, and its integration adds them up rightly
-        return self.last_usage if self.chunks_with_usage > 1 and self.call.provider != "google" else None
+        return self.last_usage if self.chunks_with_usage > 1 and not self.differences else None
 
 
 class CaptureHandler(NodeHandler):
@@ -180,7 +185,9 @@ class CaptureHandler(NodeHandler):
         try:
             self._refuse_rest_of(mark)
             with self._alone(str(run_id)):
-                call = self._call(call_id, serialized, messages, parent_run_id, kwargs, runs, targets[0].meter)
+                call = self._call(
+                    call_id, serialized, messages, parent_run_id, kwargs, runs, [target.meter for target in targets]
+                )
                 wraps = (serialized.get("id") or ("",))[-1] in WRAPPERS  # a model of the other framework
                 ongoing = self._admit(call, targets, runs, str(run_id), origin, wraps=wraps)
                 ongoing.mark, ongoing.text = mark, text
@@ -208,6 +215,8 @@ class CaptureHandler(NodeHandler):
             (serialized.get("kwargs") or {}).get("batch_size") or _TEXT_BATCH
         )
         ongoing.hidden_reasoning |= asks_reasoning(kwargs.get("invocation_params") or {})
+        ongoing.differences = (kwargs.get("metadata") or {}).get("ls_provider") in _DIFFERENCES
+        ongoing.sounds = has_sound(messages) and _prices_audio(ongoing)
         if any(meter.store_content for meter, _ in ongoing.opened):
             ongoing.prompt = [getattr(message, "content", message) for message in messages]
 
@@ -233,17 +242,18 @@ class CaptureHandler(NodeHandler):
         parent_run_id: UUID | None,
         kwargs: Mapping[str, Any],
         runs: tuple[Block, ...],
-        meter: Meter,
+        meters: Sequence[Meter],
     ) -> Call:
         return build_call(
             run_id=call_id,
             node=self._tree.above(parent_run_id),
             parent_run_id=parent_run_id,
-            provider=self._provider(meter, serialized, kwargs.get("metadata") or {}),
+            provider=self._provider(meters[0], serialized, kwargs.get("metadata") or {}),
             serialized=serialized,
             messages=messages,
             kwargs=kwargs,
             runs=runs,
+            meters=meters,
         )
 
     def _admit(
@@ -274,8 +284,8 @@ class CaptureHandler(NodeHandler):
 
     def _provider(self, meter: Meter, serialized: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         url = base_url(serialized)
-        word = metadata.get("ls_provider") or (serialized.get("id") or ["unknown"])[-1]
-        return self._hosts.provider(meter.prices, url, str(word))
+        word = str(metadata.get("ls_provider") or (serialized.get("id") or ["unknown"])[-1])
+        return CLOUDS.get(word) or self._hosts.provider(meter.prices, url, word)
 
     def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
         """Watch for usage in chunks: when several carry it, only the last one counts."""
@@ -285,7 +295,8 @@ class CaptureHandler(NodeHandler):
             ongoing.streamed = True
             if usage and (usage.get("input_tokens") or usage.get("output_tokens")):
                 ongoing.chunks_with_usage += 1
-                ongoing.last_usage = usage
+                before = ongoing.last_usage if ongoing.differences else None
+                ongoing.last_usage = add_usage(before, usage) if before else usage
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Price and commit, then raise if a limit with `at_limit="raise"` was crossed."""
@@ -372,6 +383,13 @@ class CaptureHandler(NodeHandler):
                     finish(opened, meter, outcome, "counted with the first prompt of its batch: one response")
 
 
+def _prices_audio(ongoing: _Ongoing) -> bool:
+    """Whether audio has a price of its own at the first meter that counts the call."""
+    call = ongoing.call
+    cards = (meter.prices.card(call.provider, call.model, Terms(), call.started_at) for meter, _ in ongoing.opened[:1])
+    return any("input_audio" in getattr(card, "rates", ()) for card in cards)
+
+
 def _judge(error: BaseException, response: Any, ongoing: _Ongoing) -> Failure:
     """What an error event means; one that our own reader cannot judge is booked as unknown, loudly."""
     try:
@@ -400,6 +418,8 @@ def _read(response: Any, ongoing: _Ongoing, *, shared: bool) -> Outcome:
             asked_speed=ongoing.call.request.speed,
             shared=shared,
             streamed=ongoing.streamed,
+            asked=ongoing.call.model,
+            sounds=ongoing.sounds,
         )
     except Exception as error:
         log.exception("An answer of %r could not be read and is booked as unknown.", ongoing.call.model)

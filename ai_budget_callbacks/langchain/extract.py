@@ -12,6 +12,14 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from ai_budget_callbacks.langchain.regained import (
+    bedrock_metrics,
+    bedrock_usage,
+    of_perplexity,
+    with_cost,
+    with_modalities,
+    with_tier,
+)
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.sizes import shown_size
 from ai_budget_callbacks.usage import Terms, Usage, anthropic, flat, openai
@@ -36,6 +44,8 @@ def outcome_of(
     asked_speed: str | None = None,
     shared: bool = False,
     streamed: bool = False,
+    asked: str = "",
+    sounds: bool = False,
 ) -> Outcome:
     """What an end event says.
 
@@ -49,6 +59,8 @@ def outcome_of(
         asked_speed: The speed the request asked for; streams lose the one that was served.
         shared: One of several prompts of a `generate`, or of several calls at once that may be the same question.
         streamed: Chunks came: it was sent, whatever mark its stored twin bears.
+        asked: The model that was asked for.
+        sounds: Whether the request has audio that has a price of its own.
     """
     message = first_message(result)
     if message is not None and not streamed and is_cache_hit(message, result, shared=shared):
@@ -58,9 +70,13 @@ def outcome_of(
     usage = _usage(message, metadata, llm_output, provider, choices, last_chunk_usage)
     if usage is None and message is None:
         usage, metadata = _of_text_model(result)
+    if usage is not None and provider == "google":
+        usage = with_modalities(usage, message, metadata, model=asked, sounds=sounds)
     if usage is not None and usage.reader == READER and asked_speed and usage.terms.speed is None:
         usage = replace(usage, terms=replace(usage.terms, speed=asked_speed))
     model = metadata.get("model_name") or metadata.get("model") or llm_output.get("model_name")
+    if provider == "aws" and model and str(model) in asked:
+        model = None  # a Claude on Bedrock says its name without the region, which has a price
     # a compaction can be most of the bill, and its tokens were dropped: what was seen is a lower bound
     short = usage is not None and "compaction_unseen" in usage.flags
     return Outcome(
@@ -127,16 +143,38 @@ def _usage(
         return None if usage is None else usage.with_units(_tool_units(message))
     raw = None if last_chunk_usage is not None else metadata.get("usage")
     if isinstance(raw, Mapping) and raw:
+        if provider == "aws" and "prompt_tokens" in raw:
+            return bedrock_usage(raw)
         return anthropic.read(raw) if anthropic_shaped(raw) else openai.read(raw, service_tier=tier)
     found = last_chunk_usage if last_chunk_usage is not None else getattr(message, "usage_metadata", None)
     if not isinstance(found, Mapping):
-        return _billed_units(metadata) if provider == "cohere" else None
-    usage = read_usage_metadata(found, provider=provider, service_tier=tier)
+        return _elsewhere(metadata, provider)
+    usage = _of_metadata(found, metadata, provider, tier)
     if usage is None:
         return None
     units = _tool_units(message)
     lost = _lost(provider, message, units)
     return replace(usage.with_units(units), flags=(*usage.flags, *lost))
+
+
+def _elsewhere(metadata: Mapping[str, Any], provider: str) -> Usage | None:
+    """Usage that LangChain's own field has not."""
+    if provider == "cohere":
+        return _billed_units(metadata)
+    return bedrock_metrics(metadata) if provider == "aws" else None
+
+
+def _of_metadata(
+    found: Mapping[str, Any], metadata: Mapping[str, Any], provider: str, tier: str | None
+) -> Usage | None:
+    if provider == "perplexity":
+        return of_perplexity(found, metadata)
+    usage = read_usage_metadata(found, provider=provider, service_tier=tier)
+    if usage is None:
+        return None
+    if provider == "openrouter":
+        return with_cost(usage, metadata)
+    return with_tier(usage, metadata) if provider == "aws" else usage
 
 
 def _billed_units(metadata: Mapping[str, Any]) -> Usage | None:
@@ -148,6 +186,7 @@ def _billed_units(metadata: Mapping[str, Any]) -> Usage | None:
 def _lost(provider: str, message: Any, units: Mapping[str, int]) -> list[str]:
     """What the price may hang on and LangChain dropped with the raw usage, where this answer shows that it matters."""
     lost = []
+    metadata = mapping(getattr(message, "response_metadata", None))
     if provider == "anthropic":
         kinds = {(mapping(block).get("type"), mapping(block).get("name")) for block in _blocks(message)}
         lost += ["searches_counted"] if units.get("web_search") else []
@@ -155,19 +194,21 @@ def _lost(provider: str, message: Any, units: Mapping[str, int]) -> list[str]:
         lost += ["other_model"] if ("server_tool_use", "advisor") in kinds else []
     elif provider == "cohere":
         # a plain answer's `token_count` is `tokens`; a stream's is what is billed, and has a total
-        kept = mapping(mapping(getattr(message, "response_metadata", None)).get("token_count"))
+        kept = mapping(metadata.get("token_count"))
         lost += [] if "total_tokens" in kept else ["billed_units_unseen"]
     elif provider in _STATE_THEIR_COST:
-        lost.append("cost_unseen")
+        lost += [] if metadata.get("cost") is not None else ["cost_unseen"]
+    elif provider == "perplexity":
+        lost += ["cost_unseen"] if metadata.get("object") == "response" else []  # its Agent API states it
     return lost
 
 
 def _of_text_model(result: Any) -> tuple[Usage | None, Mapping[str, Any]]:
-    """Usage and metadata of a text model that keeps them with its generation (langchain-ollama 1.1)."""
+    """Usage and metadata of a text model that keeps them with its generation (langchain-ollama 1.1, -aws 1.9)."""
     for generations in getattr(result, "generations", None) or ():
         for generation in generations or ():
             info = mapping(getattr(generation, "generation_info", None))
-            return flat.read(info), info
+            return bedrock_metrics(info) or flat.read(info), info
     return None, mapping(None)
 
 
@@ -197,7 +238,13 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
     one_hour = counts.read(inside, "ephemeral_1h_input_tokens") or 0
     audio_in, audio_out = detail(inside, "audio"), detail(outside, "audio")
     reasoning = detail(outside, "reasoning")
-    counts.put("input_uncached", counts.rest(total_in or 0, cache_read, written, five_minutes, one_hour, audio_in))
+    if provider == "x-ai" and (total_out or 0) >= reasoning == _excess(counts, found, total_in, total_out):
+        total_out = (total_out or 0) - reasoning  # langchain-xai adds it to outputs that have it already
+    parts: tuple[int, ...] = (cache_read, written, five_minutes, one_hour, audio_in)
+    if cache_read + written > (total_in or 0) >= max(cache_read, written):
+        parts = (max(cache_read, written),)  # OpenRouter counts tokens as read and as written, and bills both
+        counts.flag("inconsistent")
+    counts.put("input_uncached", counts.rest(total_in or 0, *parts))
     counts.put("cache_read", cache_read)
     # Anthropic without a lifetime: five minutes is the documented default; OpenAI has no lifetimes
     counts.put("cache_write_5m" if provider == "anthropic" else "cache_write", written)
@@ -207,12 +254,7 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
     counts.put("cache_write_1h", one_hour)
     counts.put("input_audio", audio_in)
     on_top = max((counts.read(found, "total_tokens") or 0) - (total_in or 0) - (total_out or 0), 0)
-    if on_top and on_top != reasoning:
-        counts.flag("inconsistent")  # whatever it is, the larger reading cannot undercharge
-    within = 0 if on_top == reasoning else reasoning
-    counts.put("output_text", counts.rest(total_out or 0, within, audio_out))
-    counts.put("output_reasoning", within + on_top)
-    counts.put("output_audio", audio_out)
+    _put_output(counts, total_out or 0, on_top, reasoning, audio_out)
     return Usage(
         buckets=MappingProxyType(counts.buckets),
         reader=READER,
@@ -220,6 +262,21 @@ def read_usage_metadata(found: Mapping[str, Any], *, provider: str, service_tier
         flags=tuple(counts.flags),
         terms=Terms(service_tier=service_tier or prefix.rstrip("_") or None),
     )
+
+
+def _put_output(counts: Counts, total: int, on_top: int, reasoning: int, audio: int) -> None:
+    if on_top and on_top != reasoning:
+        counts.flag("inconsistent")  # whatever it is, the larger reading cannot undercharge
+    within = 0 if on_top == reasoning else reasoning
+    counts.put("output_text", counts.rest(total, within, audio))
+    counts.put("output_reasoning", within + on_top)
+    counts.put("output_audio", audio)
+
+
+def _excess(counts: Counts, found: Mapping[str, Any], total_in: int | None, total_out: int | None) -> int:
+    """What input and output say beyond the total; 0 where there is none."""
+    total = counts.read(found, "total_tokens")
+    return (total_in or 0) + (total_out or 0) - total if total else 0
 
 
 def _blocks(message: Any) -> list[Any]:

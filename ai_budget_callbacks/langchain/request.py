@@ -8,16 +8,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.asked import request_of
-from ai_budget_callbacks.sizes import json_size, text_bytes
+from ai_budget_callbacks.sizes import Measure
 from ai_budget_callbacks.usage import Call, Request, Who
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.langchain.tree import Node
+    from ai_budget_callbacks.meter import Meter
 
-__all__ = ["base_url", "build_call", "client_url", "who_of"]
+__all__ = ["CLOUDS", "base_url", "build_call", "client_url", "has_sound", "who_of"]
+
+CLOUDS = {"anthropic-bedrock": "aws", "anthropic-mantle": "aws"}
+"""Clients that carry Anthropic's own address and ask another seller (langchain-aws 1.9)."""
 
 # where integrations keep their address in `serialized["kwargs"]` (langchain-openai 1.7, -anthropic 1.7)
 _URL_KEYS = ("openai_api_base", "azure_endpoint", "anthropic_api_url", "base_url", "endpoint_url")
@@ -29,9 +33,11 @@ _URL_VARIABLES = {
 _NOT_USERS = ("ls_", "lc_", "langgraph_", "checkpoint_", "__")  # the frameworks' own keys, by how they begin
 _FIELDS = frozenset({"user_id", "thread_id", "revision_id"})
 _TEXT_TYPES = frozenset({"text", "input_text", "output_text", "refusal"})
+_IMAGE_TYPES = frozenset({"image", "image_url", "input_image"})
 _OPAQUE_TYPES = frozenset(
     {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "document", "video", "media"}
 )
+_SOUND_TYPES = frozenset({"audio", "input_audio", "video"})
 
 
 def build_call(
@@ -44,6 +50,7 @@ def build_call(
     messages: Sequence[Any],
     kwargs: Mapping[str, Any],
     runs: tuple[Block, ...],
+    meters: Sequence[Meter] = (),
 ) -> Call:
     """The call a start event announces.
 
@@ -56,18 +63,21 @@ def build_call(
         messages: Messages of one prompt, or its text in a list for a text model.
         kwargs: The event's keyword arguments (`invocation_params`, `metadata`, `name`, …).
         runs: `track()` blocks around the start.
+        meters: Who counts it: one that holds worst cases has its text counted by the model's tokenizer.
     """
     metadata: Mapping[str, Any] = kwargs.get("metadata") or {}
     params: Mapping[str, Any] = kwargs.get("invocation_params") or {}
     model = metadata.get("ls_model_name") or params.get("model") or params.get("model_name") or params.get("model_id")
+    name = str(model or serialized.get("name") or "unknown")
+    count = next((found for meter in meters if (found := meter.token_counter(provider, name))), None)
     return Call(
         id=str(run_id),
         framework="langchain",
         provider=provider,
-        model=str(model or serialized.get("name") or "unknown"),
+        model=name,
         started_at=datetime.now(UTC),
         who=who_of(run_id, parent_run_id, node, metadata, kwargs.get("name"), runs),
-        request=_request(messages, params, metadata),
+        request=_request(messages, params, metadata, count),
     )
 
 
@@ -114,46 +124,55 @@ def who_of(
     )
 
 
-def _request(messages: Sequence[Any], params: Mapping[str, Any], metadata: Mapping[str, Any]) -> Request:
-    size = parts = 0
-    cached = "cache_control" in params
+def _request(
+    messages: Sequence[Any],
+    params: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    count: Callable[[str], int | None] | None,
+) -> Request:
+    measure = Measure(count)
+    measure.cached = "cache_control" in params
     for message in messages:
-        one_size, one_parts, one_cached = _message(message)
-        size, parts, cached = size + one_size, parts + one_parts, cached or one_cached
-    return request_of(
-        params,
-        text_bytes=size,
-        messages=len(messages),
-        other_parts=parts,
-        cache_control=cached,
-        max_output_tokens=metadata.get("ls_max_tokens"),
-    )
+        _measure(message, measure)
+    return request_of(params, measure, messages=len(messages), max_output_tokens=metadata.get("ls_max_tokens"))
 
 
-def _message(message: Any) -> tuple[int, int, bool]:
-    """Bytes of text, parts that bytes do not bound, and whether it asks for cache writes."""
+def _measure(message: Any, measure: Measure) -> None:
     if isinstance(message, str):
-        return text_bytes(message), 0, False
-    size = parts = 0
-    cached = False
+        measure.text(message)
+        return
     content = getattr(message, "content", "")
     for block in [content] if isinstance(content, str) else content or ():
         if isinstance(block, str):
-            size += text_bytes(block)
+            measure.text(block)
             continue
         kind = block.get("type")
-        cached = cached or "cache_control" in block
-        if kind in _OPAQUE_TYPES:
-            parts += 1
+        measure.cached = measure.cached or "cache_control" in block
+        if kind in _IMAGE_TYPES or (kind in _OPAQUE_TYPES and str(block.get("mime_type")).startswith("image/")):
+            measure.images += 1
+        elif kind in _OPAQUE_TYPES:
+            measure.parts += 1
         elif kind in _TEXT_TYPES and isinstance(block.get("text"), str):
-            size += text_bytes(block["text"])
+            measure.text(block["text"])
         else:
-            size += json_size(block)
+            measure.json(block)
     for name in ("tool_calls", "invalid_tool_calls"):
-        size += sum(json_size(call) for call in getattr(message, name, None) or ())
+        for call in getattr(message, name, None) or ():
+            measure.json(call)
     for key in ("name", "tool_call_id"):
-        size += len(str(getattr(message, key, None) or ""))
-    return size, parts, cached
+        measure.opaque(len(str(getattr(message, key, None) or "")))
+
+
+def has_sound(messages: Sequence[Any]) -> bool:
+    """Whether messages have audio, or video, which may have some."""
+    contents = (getattr(message, "content", None) for message in messages)
+    blocks = (block for content in contents if isinstance(content, list) for block in content)
+    return any(_sounds(block) for block in blocks if isinstance(block, dict))
+
+
+def _sounds(block: Mapping[str, Any]) -> bool:
+    kind, mime = str(block.get("type")), str(block.get("mime_type") or "")
+    return kind in _SOUND_TYPES or (kind in _OPAQUE_TYPES and mime.startswith(("audio/", "video/")))
 
 
 def base_url(serialized: Mapping[str, Any]) -> str | None:

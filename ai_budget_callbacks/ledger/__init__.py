@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from ai_budget_callbacks.budget import Attached, BalanceKey, Budget
     from ai_budget_callbacks.pricing import Cost
-    from ai_budget_callbacks.usage import Call, Usage
+    from ai_budget_callbacks.usage import Call, Terms, Usage
 
 __all__ = [
     "Balance",
     "Claim",
+    "Correction",
     "Entry",
     "Hold",
     "KnownBudget",
@@ -145,6 +146,28 @@ class Posting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What an entry should have been booked as, known later: a price that was missing or wrong, a usage read better.
+
+    Attributes:
+        status: `"priced"`, `"reported"`, `"estimated"` or `"free"`.
+        cost: What the call cost; its amount is never None.
+        at: When it is corrected (aware).
+        reason: Why, for the entry.
+        usage: What was consumed, or None where that stands as it was.
+        keep_hold: Of a call that was not seen whole: balances keep at least what was held for it, and what they were
+            booked at beyond its cost.
+    """
+
+    status: str
+    cost: Cost
+    at: datetime
+    reason: str | None = None
+    usage: Usage | None = None
+    keep_hold: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One immutable row of the ledger.
 
@@ -158,8 +181,8 @@ class Entry:
         framework, provider, model: `model` is the one that was priced.
         requested_model, response_model, response_id: As requested and as the response said.
         run_id, user, thread, agent, node, tool, tool_call_id, metadata: Who it belongs to.
-        usage: Counts in disjoint buckets, or None when never seen.
-        cost_usd: Exact cost in USD, or None when unknown or unpriced.
+        usage: Counts in disjoint buckets, or None when never seen. Of an adjustment: as it is read now, whole.
+        cost_usd: Exact cost in USD, or None when unknown or unpriced. Of an adjustment: what it adds, with its sign.
         booked_usd: What USD balances count, or None.
         booked_tokens: What token balances count.
         adjusts: Id of the entry an adjustment corrects.
@@ -167,6 +190,8 @@ class Entry:
         lines: Unit prices and amounts: `{"bucket", "count", "unit_price_usd", "per", "amount_usd"}`.
         source: Provenance of the price.
         path: (id, name) of each chain, agent, graph and tool around the call, from the root run down.
+        terms: Conditions of sale of the usage, or None where there is none or an older version did not store them.
+        added_tokens: Input and output tokens that an adjustment adds, with their sign; None where `usage` says it.
     """
 
     id: int
@@ -199,6 +224,22 @@ class Entry:
     lines: tuple[Mapping[str, Any], ...]
     source: Mapping[str, Any] | None
     path: tuple[tuple[str, str], ...] = ()
+    terms: Terms | None = None
+    added_tokens: tuple[int, int] | None = None
+
+    @property
+    def input_tokens(self) -> int:
+        """Input tokens that the entry adds to sums."""
+        if self.added_tokens is not None:
+            return self.added_tokens[0]
+        return 0 if self.usage is None else self.usage.input_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens that the entry adds to sums."""
+        if self.added_tokens is not None:
+            return self.added_tokens[1]
+        return 0 if self.usage is None else self.usage.output_tokens
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -216,9 +257,9 @@ class Settled:
     """What a settle did.
 
     Attributes:
-        entry: The entry of the call (for a late settle: its adjustment).
+        entry: The entry of the call (for a late settle or a correction: its adjustment).
         fresh: False when the same settle had been written before and nothing changed.
-        moved: For each balance id, what the entry added and what is spent now.
+        moved: For each balance id, what the entry added and what was spent once it was booked.
         keys: Balance key by balance id, for an entry without a hold (a hold has its own).
     """
 
@@ -328,6 +369,17 @@ class Ledger(Protocol):
         used only where there is none (money spent already, or a call admitted while the store was down). Settling twice
         changes nothing; settling a call that was swept as `unknown` posts one adjustment that makes the books as
         if it had settled in time.
+        """
+
+    def adjust(self, entry_id: int, correction: Correction) -> Settled:
+        """Post one signed adjustment that makes the books as if an entry had been booked so from the start.
+
+        Cost, tokens and every balance of the entry move by the difference to what the books say now: the entry and its
+        earlier adjustments. Where there is none nothing is written, so that a correction that is made twice, or by two
+        processes, is one. Call balances do not move.
+
+        Raises:
+            LedgerError: No such entry; or it is an adjustment, which is corrected through the entry it names.
         """
 
     def release(self, key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ai_budget_callbacks.ledger import Posting
+    from ai_budget_callbacks.pricing import Cost
 
-__all__ = ["call_json", "call_of", "dumps", "entry_fields", "entry_of", "iso", "moment", "row_of"]
+__all__ = ["call_json", "call_of", "dumps", "entry_fields", "entry_of", "iso", "lines_of", "moment", "row_of"]
 
 _WHO = ("run_id", "user", "thread", "agent", "node", "tool", "tool_call_id")
 
@@ -44,6 +46,8 @@ _PLAIN = (
     "adjusts",
 )
 _AT, _STARTED = _PLAIN.index("at"), _PLAIN.index("started_at")
+_STANDARD = Terms()
+_TERMS = tuple(item.name for item in dataclasses.fields(Terms))
 
 
 def dumps(value: Any) -> str:
@@ -136,9 +140,11 @@ def entry_fields(posting: Posting, *, kind: str, booked_pico: int | None, adjust
         "booked_tokens": posting.booked_tokens,
         "adjusts": adjusts,
         "flags": () if usage is None else usage.flags,
-        "lines": () if cost is None else tuple(map(_line, cost.lines)),
+        "lines": () if cost is None else lines_of(cost),
         "source": None if source is None else source.to_dict(),
         "path": who.path,
+        "terms": None if usage is None else usage.terms,
+        "added_tokens": None,
     }
 
 
@@ -154,6 +160,9 @@ def row_of(
     """Column values in the order of INSERT_ENTRY."""
     usage: Usage | None = fields["usage"]
     pico = fields["cost_pico"]
+    tokens = fields["added_tokens"]
+    if tokens is None and usage is not None:
+        tokens = (usage.input_tokens, usage.output_tokens)
     values = [fields[name] for name in _PLAIN]
     values[_AT], values[_STARTED] = iso(fields["at"]), iso(fields["started_at"])
     return (
@@ -164,8 +173,7 @@ def row_of(
         if usage is None
         else dumps({**usage.buckets, **{other.model: dict(other.buckets) for other in usage.others}}),
         None if usage is None or usage.raw is None else dumps(usage.raw),
-        None if usage is None else usage.input_tokens,
-        None if usage is None else usage.output_tokens,
+        *(tokens or (None, None)),
         text_bytes,
         None if pico is None else usd_text(pico),
         dumps(dict(amounts)),
@@ -176,42 +184,45 @@ def row_of(
         None if fields["source"] is None else dumps(fields["source"]),
         content,
         dumps(fields["path"]) if fields["path"] else None,
+        None if fields["terms"] is None else _terms_json(fields["terms"]),
     )
+
+
+def _terms_json(terms: Terms) -> str:
+    """Only what differs from the standard, so that most rows have two characters of it."""
+    if terms == _STANDARD:
+        return "{}"
+    return dumps({name: value for name in _TERMS if (value := getattr(terms, name)) != getattr(_STANDARD, name)})
 
 
 def _path(steps: Any) -> tuple[tuple[str, str], ...]:
     return tuple((str(step), str(name)) for step, name in steps or ())
 
 
-def _line(line: Any) -> dict[str, Any]:
-    return {
-        "bucket": line.bucket,
-        "count": line.count,
-        "unit_price_usd": format(line.unit_price_usd, "f"),
-        "per": line.per,
-        "amount_usd": usd_text(line.amount_pico),
-    } | ({} if line.model is None else {"model": line.model})
+def lines_of(cost: Cost) -> tuple[dict[str, Any], ...]:
+    """The lines of a cost as they are kept."""
+    return tuple(line.to_dict() for line in cost.lines)
+
+
+def _usage_of(row: Mapping[str, Any], flags: tuple[str, ...], terms: Terms) -> Usage:
+    counts = orjson.loads(row["usage"])  # another model's counts stand under its name
+    others = [(name, found) for name, found in counts.items() if isinstance(found, dict)]
+    return Usage(
+        buckets=MappingProxyType({name: count for name, count in counts.items() if type(count) is int}),
+        others=tuple(Other(model=name, buckets=MappingProxyType(found)) for name, found in others),
+        reader=row["reader"] or "counted",
+        raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
+        flags=flags,
+        terms=terms,
+    )
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """An entry from its row."""
-    usage = None
     flags = tuple(orjson.loads(row["flags"])) if row["flags"] else ()
     source = orjson.loads(row["source"]) if row["source"] else None
-    if row["usage"] is not None:
-        counts = orjson.loads(row["usage"])  # another model's counts stand under its name
-        usage = Usage(
-            buckets=MappingProxyType({name: count for name, count in counts.items() if type(count) is int}),
-            others=tuple(
-                Other(model=name, buckets=MappingProxyType(found))
-                for name, found in counts.items()
-                if isinstance(found, dict)
-            ),
-            reader=row["reader"] or "counted",
-            raw=orjson.loads(row["raw_usage"]) if row["raw_usage"] else None,
-            flags=flags,
-            terms=Terms(),
-        )
+    terms = Terms(**orjson.loads(row["terms"])) if row["terms"] else None
+    usage = None if row["usage"] is None else _usage_of(row, flags, terms or _STANDARD)
     return Entry(
         id=row["id"],
         kind=row["kind"],
@@ -237,4 +248,13 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
         lines=tuple(orjson.loads(row["lines"])) if row["lines"] else (),
         source=source,
         path=_path(orjson.loads(row["path"]) if row["path"] else None),
+        terms=terms,
+        added_tokens=None if row["adjusts"] is None else _added(row, usage),
     )
+
+
+def _added(row: Mapping[str, Any], usage: Usage | None) -> tuple[int, int] | None:
+    """The counts an adjustment adds, where they are not simply those of its usage."""
+    own = (None, None) if usage is None else (usage.input_tokens, usage.output_tokens)
+    added = (row["input_tokens"], row["output_tokens"])
+    return None if added == own else added

@@ -124,7 +124,36 @@ def m004_corrections(db: Database) -> None:
         db.execute(f"CREATE VIEW {name} AS {statement}")
 
 
-_ALL = {"m001_books", "m002_views", "m003_path", "m004_corrections"}
+@_migrations()
+def m005_adjustments(db: Database) -> None:
+    """Entries can be adjusted more than once, and an adjustment's cost is what it adds to the cost known before it.
+
+    `terms`: the conditions of sale, without which a usage cannot be priced again.
+    """
+    db.execute("ALTER TABLE entry ADD COLUMN terms TEXT")
+    db.execute("CREATE INDEX entry_adjusts ON entry(adjusts, id) WHERE adjusts IS NOT NULL")
+    sign = "CASE WHEN {0} < 0 THEN '-' ELSE '' END"
+    money = f"printf('%s%d.%012d', {sign}, abs({{0}}) / 1000000000000, abs({{0}}) % 1000000000000)"
+    root = "COALESCE(entry.adjusts, entry.id)"
+    before = f"FROM entry AS old WHERE (old.id = {root} OR old.adjusts = {root}) AND old.id < entry.id"
+    # the first cost that is known replaces what was booked until then
+    first = f"""cost_pico - CASE WHEN adjusts IS NULL OR EXISTS (SELECT 1 {before} AND old.cost_pico IS NOT NULL)
+              THEN 0 ELSE COALESCE((SELECT SUM(old.booked_pico) {before}), 0) END"""
+    unpriced = f"""status = 'unpriced' AND NOT EXISTS (SELECT 1 FROM entry AS later
+              WHERE later.adjusts = {root} AND later.id > entry.id)"""
+    sums = f"""SUM(kind = 'call') AS calls, SUM(input_tokens) AS input_tokens, SUM(output_tokens) AS output_tokens,
+              {money.format(f"SUM(COALESCE({first}, booked_pico, 0))")} AS spent_usd"""
+    for name, statement in {
+        "runs": f"""SELECT run_id, MIN(started_at) AS started_at, MAX(at) AS ended_at, {sums},
+              SUM({unpriced}) AS unpriced_calls FROM entry GROUP BY run_id""",
+        "spend_by_day": f"SELECT substr(at, 1, 10) AS day, {sums} FROM entry GROUP BY 1",
+        "spend_by_model": f"SELECT provider, model, {sums} FROM entry GROUP BY 1, 2",
+    }.items():
+        db.execute(f"DROP VIEW {name}")
+        db.execute(f"CREATE VIEW {name} AS {statement}")
+
+
+_ALL = {"m001_books", "m002_views", "m003_path", "m004_corrections", "m005_adjustments"}
 _OURS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'ai_budget_callbacks'"
 
 

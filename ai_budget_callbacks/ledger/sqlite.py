@@ -11,12 +11,12 @@ import orjson
 
 from ai_budget_callbacks.budget import BalanceKey, amount_text
 from ai_budget_callbacks.errors import ConfigError
-from ai_budget_callbacks.ledger import Balance, Entry, Hold, NoRoom, Posting, Settled, reading
+from ai_budget_callbacks.ledger import Balance, Hold, NoRoom, Posting, Settled, adjusting, reading
 from ai_budget_callbacks.ledger import owner as owners
 from ai_budget_callbacks.ledger import statements as sql
 from ai_budget_callbacks.ledger.connection import Connection
 from ai_budget_callbacks.ledger.readonly import ReadOnly
-from ai_budget_callbacks.ledger.rows import call_json, call_of, dumps, entry_fields, entry_of, iso, row_of
+from ai_budget_callbacks.ledger.rows import call_json, call_of, dumps, entry_fields, entry_of, iso
 from ai_budget_callbacks.ledger.schema import inspect, is_current, migrate
 from ai_budget_callbacks.ledger.verify import verify
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ai_budget_callbacks.budget import Attached
-    from ai_budget_callbacks.ledger import Claim, KnownBudget, LedgerStatus, Query, Want
+    from ai_budget_callbacks.ledger import Claim, Correction, Entry, KnownBudget, LedgerStatus, Query, Want
 
 __all__ = ["SqliteLedger"]
 
@@ -195,6 +195,11 @@ class SqliteLedger:
         with self._connection.write(full=self._full) as conn:
             return self._close(conn, posting, keys, scopes)
 
+    def adjust(self, entry_id: int, correction: Correction) -> Settled:
+        """See `Ledger.adjust`."""
+        with self._connection.write(full=self._full) as conn:
+            return adjusting.adjust(conn, entry_id, correction)
+
     def sweep(self, now: datetime) -> list[Entry]:
         """See `Ledger.sweep`."""
         written: list[Entry] = []
@@ -233,7 +238,7 @@ class SqliteLedger:
         if conn.execute(sql.HAS_ENTRY, (key,)).fetchone() is not None:
             if row is not None:  # a second hold of a call that was already booked: give it back, book nothing
                 _give_back(conn, row[0])
-            return self._again(conn, posting, _mapping(conn, conn.execute(sql.FIND_ENTRY, (key,)).fetchone()))
+            return adjusting.late(conn, posting, conn.execute(sql.FIND_ENTRY, (key,)).fetchone()[0])
         found: dict[int, BalanceKey] = {}
         if row is None:
             found = {self._balance_id(conn, balance): balance for balance in keys}
@@ -246,64 +251,25 @@ class SqliteLedger:
         usd: list[int] = []
         for balance, amount in held.items():
             unit, spent, _ = conn.execute(sql.STATE, (balance,)).fetchone()
-            added = _booked(posting, unit, amount)
+            added = adjusting.booked(posting, unit, amount)
             conn.execute(sql.SETTLE, {"id": balance, "held": amount, "added": added})
             moved[balance] = (added, spent + added)
             if unit == "usd":
                 usd.append(added)
-        fields = entry_fields(posting, kind=posting.call.kind, booked_pico=_booked_pico(posting, usd), adjusts=None)
-        entry = self._insert(conn, posting, fields, key=key, moved=moved, held=held, scopes=scopes)
-        return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved), keys=MappingProxyType(found))
-
-    def _again(self, conn: Any, posting: Posting, earlier: Mapping[str, Any]) -> Settled:
-        """A settle whose entry exists: a duplicate, or the truth about a call that was swept as unknown."""
-        late = f"late:{posting.call.key}"
-        if earlier["status"] != "unknown" or posting.status == "unknown":
-            return _as_before(conn, earlier)
-        known = conn.execute(sql.FIND_ENTRY, (late,)).fetchone()
-        if known is not None:
-            return _as_before(conn, _mapping(conn, known))
-        held = {int(balance): amount for balance, amount in orjson.loads(earlier["held"]).items()}
-        moved: dict[int, tuple[int, int]] = {}
-        usd: list[int] = []
-        for balance, before in orjson.loads(earlier["amounts"]).items():
-            unit, spent, _ = conn.execute(sql.STATE, (int(balance),)).fetchone()
-            truth = _booked(posting, unit, held.get(int(balance), 0))
-            conn.execute(sql.ADJUST, {"id": int(balance), "added": truth - before})
-            moved[int(balance)] = (truth - before, spent + truth - before)
-            if unit == "usd":
-                usd.append(truth)
-        booked_pico = (_booked_pico(posting, usd) or 0) - (earlier["booked_pico"] or 0)
-        fields = entry_fields(posting, kind="adjustment", booked_pico=booked_pico, adjusts=earlier["id"])
-        fields["booked_tokens"] = posting.booked_tokens - earlier["booked_tokens"]
-        scopes = [row[0] for row in conn.execute(sql.ENTRY_SCOPES, (earlier["id"],)).fetchall()]
-        entry = self._insert(conn, posting, fields, key=late, moved=moved, held={}, scopes=scopes)
-        return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved))
-
-    def _insert(
-        self,
-        conn: Any,
-        posting: Posting,
-        fields: dict[str, Any],
-        *,
-        key: str,
-        moved: Mapping[int, tuple[int, int]],
-        held: Mapping[int, int],
-        scopes: Sequence[str],
-    ) -> Entry:
-        row = row_of(
+        fields = entry_fields(
+            posting, kind=posting.call.kind, booked_pico=adjusting.booked_pico(posting, usd), adjusts=None
+        )
+        entry = adjusting.insert(
+            conn,
             fields,
             key=key,
-            amounts={balance: added for balance, (added, _) in moved.items()},
+            moved=moved,
             held=held,
+            scopes=scopes,
             text_bytes=posting.call.request.text_bytes,
             content=posting.content,
         )
-        cursor = conn.execute(sql.INSERT_ENTRY, row)
-        assert cursor.rowcount == 1, "the entry was looked for in this transaction and was not there"
-        for scope in scopes:
-            conn.execute(sql.INSERT_SCOPE, (scope, cursor.lastrowid))
-        return Entry(id=cursor.lastrowid, **fields)
+        return Settled(entry=entry, fresh=True, moved=MappingProxyType(moved), keys=MappingProxyType(found))
 
     # -- reading
 
@@ -342,7 +308,7 @@ class SqliteLedger:
         statement = f"SELECT * FROM (SELECT * FROM entry WHERE {where}{tail}) ORDER BY id"
         with self._connection.read() as conn:
             cursor = conn.execute(statement, values)
-            rows = [_mapping(conn, row, cursor) for row in cursor.fetchall()]
+            rows = adjusting.mappings(cursor)
         return map(entry_of, rows)
 
     def samples(self, provider: str, model: str, count: int) -> list[tuple[str | None, int, int, int]]:
@@ -378,13 +344,6 @@ class SqliteLedger:
         self._connection.close()
 
 
-def _as_before(conn: Any, row: Mapping[str, Any]) -> Settled:
-    """What an earlier settle did: another meter on this ledger still has to look at its own balances."""
-    amounts = {int(balance): added for balance, added in orjson.loads(row["amounts"]).items()}
-    moved = {b: (added, conn.execute(sql.STATE, (b,)).fetchone()[1]) for b, added in amounts.items()}
-    return Settled(entry=entry_of(row), fresh=False, moved=MappingProxyType(moved))
-
-
 def _hold(claim: Claim, ids: Mapping[int, Want], amounts: Mapping[int, int], scopes: tuple[str, ...]) -> Hold:
     keys = {balance: want.key for balance, want in ids.items()}
     return Hold(call=claim.call, amounts=MappingProxyType(dict(amounts)), keys=MappingProxyType(keys), scopes=scopes)
@@ -417,22 +376,3 @@ def _unused_id(conn: Any, claim: Claim) -> tuple[Claim, Any]:
 def _give_back(conn: Any, amounts: str) -> None:
     for balance, amount in orjson.loads(amounts).items():
         conn.execute(sql.RELEASE, {"id": int(balance), "held": amount})
-
-
-def _booked(posting: Posting, unit: str, held: int) -> int:
-    """What an outcome adds to one balance: its amount in that unit, or what was held where that must be kept."""
-    amount = {"usd": posting.booked_pico or 0, "tokens": posting.booked_tokens, "calls": posting.booked_calls}[unit]
-    return max(amount, held) if posting.keep_hold else amount
-
-
-def _booked_pico(posting: Posting, usd: list[int]) -> int | None:
-    """What was booked in USD: the posting's own amount, or the hold where that was more."""
-    if not posting.keep_hold or not usd or max(usd) == 0:
-        return posting.booked_pico
-    return max(posting.booked_pico or 0, *usd)
-
-
-def _mapping(conn: Any, row: Any, cursor: Any = None) -> dict[str, Any]:
-    if cursor is None:
-        cursor = conn.execute("SELECT * FROM entry LIMIT 0")
-    return dict(zip((column[0] for column in cursor.description), row, strict=True))

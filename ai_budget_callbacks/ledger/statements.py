@@ -13,6 +13,7 @@ __all__ = [
     "FIND_BALANCE",
     "FIND_ENTRY",
     "HAS_ENTRY",
+    "HISTORY",
     "INSERT_ENTRY",
     "INSERT_HOLD",
     "INSERT_SCOPE",
@@ -24,6 +25,7 @@ __all__ = [
     "RESERVE_REST",
     "SAMPLES",
     "SETTLE",
+    "SPENT_AT",
     "STATE",
 ]
 
@@ -69,18 +71,28 @@ _ENTRY_COLUMNS = (
     "key, kind, status, reason, at, started_at, call_id, framework, provider, model, requested_model, response_model, "
     "response_id, run_id, user, thread, agent, node, tool, tool_call_id, cost_pico, booked_pico, booked_tokens, "
     "adjusts, metadata, usage, raw_usage, input_tokens, output_tokens, text_bytes, cost_usd, amounts, held, "
-    "reader, flags, lines, source, content, path"
+    "reader, flags, lines, source, content, path, terms"
 )
 _PLACES = ", ".join("?" * len(_ENTRY_COLUMNS.split(",")))
 INSERT_ENTRY = f"INSERT INTO entry({_ENTRY_COLUMNS}) VALUES({_PLACES}) ON CONFLICT(key) DO NOTHING"
 INSERT_SCOPE = "INSERT OR IGNORE INTO entry_scope(scope, entry) VALUES(?, ?)"
 FIND_ENTRY = "SELECT * FROM entry WHERE key = ?"
+# An entry and its adjustments, in the order they were posted.
+HISTORY = "SELECT * FROM entry WHERE id = ?1 OR adjusts = ?1 ORDER BY id"
+# What was spent once an entry was booked: without what later ones moved, which are few when it is asked for.
+SPENT_AT = """
+SELECT spent - (SELECT COALESCE(SUM(part.value), 0) FROM entry, json_each(entry.amounts) AS part
+    WHERE entry.id > :entry AND CAST(part.key AS INTEGER) = :id)
+FROM balance WHERE id = :id
+"""
 HAS_ENTRY = "SELECT 1 FROM entry WHERE key = ?"
 ENTRY_SCOPES = "SELECT scope FROM entry_scope WHERE entry = ?"
-# Of the latest 5,000 entries only: a range of the primary key, where an index would cost every settle a page.
+# Of the latest 5,000 entries only: a range of the primary key, where an index would cost every settle a page. A
+# correction has signed differences, not the counts of an answer.
 SAMPLES = """
 SELECT node, text_bytes, input_tokens, output_tokens FROM entry
 WHERE id > (SELECT COALESCE(MAX(id), 0) - 5000 FROM entry)
   AND provider = ? AND requested_model = ? AND status IN ('priced', 'reported') AND input_tokens IS NOT NULL
+  AND key NOT LIKE 'adjust:%'
 ORDER BY id DESC LIMIT ?
 """

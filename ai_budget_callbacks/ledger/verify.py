@@ -34,11 +34,33 @@ SELECT provider, response_id, count(*) FROM entry
 WHERE kind = 'call' AND response_id IS NOT NULL AND status NOT IN ('free') GROUP BY 1, 2 HAVING count(*) > 1
 """
 _ZERO = "SELECT id FROM entry WHERE kind = 'call' AND status IN ('priced', 'reported') AND COALESCE(cost_pico, 0) <= 0"
-_MONEY = "SELECT id, kind, cost_pico, cost_usd, lines FROM entry WHERE status = 'priced' OR cost_pico IS NOT NULL"
+# The lines of an adjustment are those of the whole cost, of which it adds the difference.
+_MONEY = """
+SELECT id, cost_pico, cost_usd, lines, CASE WHEN adjusts IS NULL THEN cost_pico ELSE
+  (SELECT SUM(cost_pico) FROM entry AS old WHERE (old.id = entry.adjusts OR old.adjusts = entry.adjusts)
+   AND old.id <= entry.id) END
+FROM entry WHERE status = 'priced' OR cost_pico IS NOT NULL
+"""
 _BOOKED = """
 SELECT entry.id, entry.booked_pico, MAX(part.value) FROM entry, json_each(entry.amounts) AS part
 JOIN balance ON balance.id = CAST(part.key AS INTEGER) AND balance.unit = 'usd'
 WHERE entry.kind <> 'adjustment' GROUP BY entry.id HAVING COALESCE(entry.booked_pico, 0) <> MAX(part.value)
+"""
+# An entry and its adjustments together are booked once, as what they moved the balances by.
+_ADJUSTED = """
+WITH corrected AS (SELECT DISTINCT adjusts AS call FROM entry WHERE adjusts IS NOT NULL),
+sums AS (
+  SELECT COALESCE(adjusts, id) AS call, SUM(booked_pico) AS booked, SUM(cost_pico) AS cost, MAX(id) AS last
+  FROM entry WHERE adjusts IS NOT NULL OR id IN corrected GROUP BY 1),
+moved AS (
+  SELECT COALESCE(adjusts, entry.id) AS call, balance.id AS balance, SUM(part.value) AS amount
+  FROM entry, json_each(entry.amounts) AS part
+  JOIN balance ON balance.id = CAST(part.key AS INTEGER) AND balance.unit = 'usd'
+  WHERE adjusts IS NOT NULL OR entry.id IN corrected GROUP BY 1, 2),
+most AS (SELECT call, MAX(amount) AS amount FROM moved GROUP BY 1)
+SELECT sums.call, COALESCE(booked, 0), most.amount, cost, last.status, origin.kind
+FROM sums LEFT JOIN most ON most.call = sums.call
+JOIN entry AS last ON last.id = sums.last LEFT JOIN entry AS origin ON origin.id = sums.call
 """
 _MISSING = """
 SELECT entry.id, part.key FROM entry, json_each(entry.amounts) AS part
@@ -61,19 +83,31 @@ def verify(conn: Any) -> list[str]:
         wrong.append(f"entry {entry}: booked {booked} pico-dollars, and moved its USD balances by {moved}")
     for entry, balance in conn.execute(_MISSING).fetchall():
         wrong.append(f"entry {entry}: moved balance {balance}, which does not exist")
-    return wrong + _check_arithmetic(conn)
+    return wrong + _check_adjusted(conn) + _check_arithmetic(conn)
+
+
+def _check_adjusted(conn: Any) -> list[str]:
+    wrong = []
+    for root, booked, moved, cost, status, kind in conn.execute(_ADJUSTED).fetchall():
+        if kind in {None, "adjustment"}:
+            wrong.append(f"entry {root}: is adjusted, and is no entry of its own")
+        elif moved is not None and moved != booked:
+            wrong.append(f"entry {root}: booked {booked} pico-dollars with its adjustments, and moved {moved}")
+        if status in {"priced", "reported"} and (cost or 0) <= 0:
+            wrong.append(f"entry {root}: adjusted to a cost of {cost} pico-dollars, and {status}")
+    return wrong
 
 
 def _check_arithmetic(conn: Any) -> list[str]:
     wrong = []
-    for entry, _, pico, text, lines in conn.execute(_MONEY):
+    for entry, pico, text, lines, whole in conn.execute(_MONEY):
         if pico is None or _pico(text) != pico:
             wrong.append(f"entry {entry}: cost_usd is {text}, cost_pico is {pico}")
         elif lines is not None:
             amounts = [_pico(line.get("amount_usd")) for line in json.loads(lines)]
             total = None if None in amounts else sum(filter(None, amounts))
-            if total != pico:
-                wrong.append(f"entry {entry}: its lines sum to {total} pico-dollars, its cost is {pico}")
+            if total != whole:
+                wrong.append(f"entry {entry}: its lines sum to {total} pico-dollars, its cost is {whole}")
     return wrong
 
 

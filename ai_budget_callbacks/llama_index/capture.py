@@ -185,7 +185,7 @@ class GateHandler(BaseCallbackHandler):
             self._join(report)
             targets = with_marked(targets, "llama_index")
             if targets:
-                call = self._call(report, start, runs, targets[0].meter)
+                call = self._call(report, start, runs, [target.meter for target in targets])
                 outer = self._ongoing.get(report.call_id)
                 if outer is None:
                     self._admit(report, call, targets, runs, start)
@@ -219,19 +219,22 @@ class GateHandler(BaseCallbackHandler):
         if mark is not None and report.call_id != mark.call_id:
             report.call_id, report.origin = mark.call_id, mark.origin
 
-    def _call(self, report: Report, start: Start, runs: tuple[Block, ...], meter: Meter) -> Call:
+    def _call(self, report: Report, start: Start, runs: tuple[Block, ...], meters: Sequence[Meter]) -> Call:
         instance = start.instance
+        provider = self._hosts.provider(meters[0].prices, client_url(instance), client_word(instance, start.payload))
+        model = model_name(start.payload, instance, start.given)
         if start.messages is None:
             texts = embedding_texts(report.span) if not report.counted else report.texts
             report.texts, report.counted = texts or (), texts is not None
             request = Request(text_bytes=sum(map(text_bytes, report.texts)), messages=0, output=False)
         else:
-            request = sizes_of(start.messages, start.params)
+            count = next((found for meter in meters if (found := meter.token_counter(provider, model))), None)
+            request = sizes_of(start.messages, start.params, count)
         return build_call(
             event_id=report.call_id,
             span=report.span,
-            provider=self._hosts.provider(meter.prices, client_url(instance), client_word(instance, start.payload)),
-            model=model_name(start.payload, instance, start.given),
+            provider=provider,
+            model=model,
             request=request,
             runs=runs,
         )
@@ -384,7 +387,7 @@ class GateHandler(BaseCallbackHandler):
         if not targets:
             return
         report = Report(id=span.id, kind="llm", call_id=span.id, span=span, origin=object())
-        call = self._call(report, start, runs, targets[0].meter)
+        call = self._call(report, start, runs, [target.meter for target in targets])
         outcome = replace(outcome, hidden_reasoning=reasons_out_of_sight(call.provider, call.model))
         for target in targets:
             try:

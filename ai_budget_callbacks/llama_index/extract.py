@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ai_budget_callbacks.llama_index.regained import billed_units, converse, of_stream
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.sizes import shown_size
 from ai_budget_callbacks.usage import INPUT_BUCKETS, Usage, anthropic, google, openai
@@ -43,7 +44,7 @@ def outcome_of(
         asked_speed: The speed the request asked for, where the answer does not say.
         asked_caching: Whether the request asked for cache writes, without which nothing is written or read.
     """
-    raw = getattr(response, "raw", None)
+    raw = of_stream(getattr(response, "raw", None))
     answer = _field(raw, "response") or raw  # `response.completed` of the Responses API carries the answer
     tier, model, response_id = (_text(_field(answer, name)) for name in ("service_tier", "model", "id"))
     usage = _usage(response, answer, tier)
@@ -68,6 +69,9 @@ def outcome_of(
 
 
 def _usage(response: Any, answer: Any, tier: str | None) -> Usage | None:
+    found = converse(answer) or billed_units(answer)
+    if found is not None:
+        return found
     message = getattr(response, "message", None)
     beside = mapping(getattr(response, "additional_kwargs", None))
     inside = mapping(getattr(message, "additional_kwargs", None))
@@ -121,12 +125,15 @@ def text_size(response: Any) -> int:
     if blocks is None:
         return shown_size(getattr(message, "content", None) or "")
     size = 0
+    said: dict[str, str] = {}
     for block in blocks:
         kind = getattr(block, "block_type", "")
-        if kind == "text":
-            size += shown_size(block.text or "")
-        elif kind == "thinking":
-            size += shown_size(block.content or "")
+        if kind in {"text", "thinking"}:
+            text = (block.text if kind == "text" else block.content) or ""
+            before = said.get(kind, "")
+            # llms-mistralai 0.11.0 adds a block with all text so far for each chunk
+            size += shown_size(text) - (shown_size(before) if text.startswith(before) else 0)
+            said[kind] = text
         elif kind == "tool_call":
             size += shown_size([block.tool_name, _json(block.tool_kwargs)])
         else:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.asked import request_of
 from ai_budget_callbacks.llama_index.models import LIMITS, said
-from ai_budget_callbacks.sizes import json_size, text_bytes
+from ai_budget_callbacks.sizes import Measure
 from ai_budget_callbacks.usage import Call, Request, Who
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ai_budget_callbacks.blocks import Block
     from ai_budget_callbacks.llama_index.tree import Span
@@ -89,57 +89,59 @@ def who_of(
     )
 
 
-def sizes_of(messages: Sequence[Any], params: Mapping[str, Any]) -> Request:
+def sizes_of(
+    messages: Sequence[Any], params: Mapping[str, Any], count: Callable[[str], int | None] | None = None
+) -> Request:
     """The sizes of a request.
 
     Args:
         messages: Chat messages, or a prompt's text alone.
         params: Its parameters: see `params_of`.
+        count: What counts a text's tokens as the model does, or None.
     """
-    size, parts = sum(text_bytes(params[name]) for name in _TEXTS if isinstance(params.get(name), str)), 0
-    cached = "cache_control" in params
+    measure = Measure(count)
+    for name in _TEXTS:
+        if isinstance(params.get(name), str):
+            measure.text(params[name])
+    measure.cached = "cache_control" in params
     for message in messages:
-        one_size, one_parts, one_cached = _message(message)
-        size, parts, cached = size + one_size, parts + one_parts, cached or one_cached
+        _measure(message, measure)
     limits = [params[name] for name in LIMITS if type(params.get(name)) is int]
-    return request_of(
-        params,
-        text_bytes=size,
-        messages=len(messages),
-        other_parts=parts,
-        cache_control=cached,
-        max_output_tokens=max(limits, default=None),
-    )
+    return request_of(params, measure, messages=len(messages), max_output_tokens=max(limits, default=None))
 
 
-def _message(message: Any) -> tuple[int, int, bool]:
-    """Bytes of text, parts that bytes do not bound, and whether it asks for cache writes."""
+def _measure(message: Any, measure: Measure) -> None:
     if isinstance(message, str):
-        return text_bytes(message), 0, False
+        measure.text(message)
+        return
     extra = getattr(message, "additional_kwargs", None) or {}
-    size = sum(json_size(value) for key, value in extra.items() if key not in {"cache_control", "usage"})
-    parts, cached = 0, "cache_control" in extra
+    for key, value in extra.items():
+        if key not in {"cache_control", "usage"}:
+            measure.json(value)
+    measure.cached = measure.cached or "cache_control" in extra
     blocks = getattr(message, "blocks", None)
     if blocks is None:  # a message of another kind: all that is seen is its text
-        return size + text_bytes(str(getattr(message, "content", message) or "")), parts, cached
-    for block in blocks:
-        one_size, one_parts, one_cached = _block(block)
-        size, parts, cached = size + one_size, parts + one_parts, cached or one_cached
-    return size, parts, cached
+        measure.text(str(getattr(message, "content", message) or ""))
+    for block in blocks or ():
+        _measure_block(block, measure)
 
 
-def _block(block: Any) -> tuple[int, int, bool]:
+def _measure_block(block: Any, measure: Measure) -> None:
     kind = getattr(block, "block_type", "")
     if kind == "text":
-        return text_bytes(block.text or ""), 0, False
-    if kind in {"image", "audio", "video", "document"}:
-        return 0, 1, False
-    if kind == "cache":
-        return 0, 0, True
-    if kind == "thinking":
-        return text_bytes(block.content or "") + json_size(block.additional_information), 0, False
-    dump = getattr(block, "model_dump", None)
-    return json_size(dump() if dump is not None else block), 0, False
+        measure.text(block.text or "")
+    elif kind == "image":
+        measure.images += 1
+    elif kind in {"audio", "video", "document"}:
+        measure.parts += 1
+    elif kind == "cache":
+        measure.cached = True
+    elif kind == "thinking":
+        measure.text(block.content or "")
+        measure.json(block.additional_information)
+    else:
+        dump = getattr(block, "model_dump", None)
+        measure.json(dump() if dump is not None else block)
 
 
 def embedding_texts(span: Span | None) -> tuple[str, ...] | None:

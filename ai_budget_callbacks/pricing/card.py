@@ -12,8 +12,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ai_budget_callbacks.errors import ConfigError
-from ai_budget_callbacks.money import PICO, exact_decimal, usd_decimal
+from ai_budget_callbacks.money import PICO, usd_decimal, usd_text
 from ai_budget_callbacks.usage import INPUT_BUCKETS
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from ai_budget_callbacks.usage import Usage
 
-__all__ = ["Cost", "Line", "Price", "Rate", "RateCard", "Source", "Tier", "Unpriced", "price_usage", "with_others"]
+__all__ = ["Cost", "Line", "Rate", "RateCard", "Source", "Tier", "Unpriced", "price_usage", "with_others"]
 
 _INPUT = frozenset(INPUT_BUCKETS)
 
@@ -110,6 +109,8 @@ class Source:
         rule: How the name matched: `"exact"`, `"dated"`, `"pattern"`, `"prefix"`, `"declared"`.
         terms: Variant that applied, for example `"service_tier=flex"`, or `"standard"`.
         corrections: Names of our corrections that applied.
+        declared: Where the user said which model it is, for a deployment or an alias.
+        factors: The user's factors that applied, each with where it stands; all but fees by the use is times these.
     """
 
     kind: str
@@ -119,9 +120,12 @@ class Source:
     rule: str = ""
     terms: str = "standard"
     corrections: tuple[str, ...] = ()
+    declared: str = ""
+    factors: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready form."""
+        """JSON-ready form; what most calls lack stands there only where it is."""
+        own: dict[str, object] = {"declared": self.declared, "factors": list(self.factors)}
         return {
             "kind": self.kind,
             "name": self.name,
@@ -130,7 +134,7 @@ class Source:
             "rule": self.rule,
             "terms": self.terms,
             "corrections": list(self.corrections),
-        }
+        } | {name: value for name, value in own.items() if value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +147,7 @@ class RateCard:
         inherits: Explicit rules: a bucket without a rate of its own is billed as this other bucket.
         free: The user declared the model free, or its seller lists it so; every cost is 0 with that reason.
         corrected: Names of the corrections behind a bucket's rate, by bucket.
+        listed: List prices by bucket, where the user's factors make `rates` of them.
     """
 
     rates: Mapping[str, Rate]
@@ -150,6 +155,7 @@ class RateCard:
     inherits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     free: bool = False
     corrected: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    listed: Mapping[str, Rate] | None = None
     _steps: dict[tuple[str, ...], tuple[tuple[int, int, int], ...]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -187,6 +193,14 @@ class RateCard:
             return self.rates.get(parent)
         return found
 
+    def list_price(self, bucket: str, input_tokens: int) -> Decimal | None:
+        """What the list says for `per` units, where a factor of the user's changed it; else None."""
+        if self.listed is None:
+            return None
+        listed = self.listed.get(bucket) or self.listed[self.inherits[bucket]]
+        rate, usd = self.rate(bucket), listed.step(input_tokens)[1]
+        return None if rate is None or rate.step(input_tokens)[1] == usd else usd
+
     def lacks(self, *, output: bool) -> tuple[str, ...]:
         """What every call of a model has and this card does not price: `"input"`, `"output"`; nothing if free.
 
@@ -221,6 +235,7 @@ class Line:
         per: Units the price is stated for.
         amount_pico: Amount in pico-dollars (1e-12 USD), rounded up where the price is no whole number of them.
         model: The model, where it is not the one that answered (an advisor inside the answer).
+        list_price_usd: USD for `per` units before the user's factors, where they changed it.
     """
 
     bucket: str
@@ -229,6 +244,22 @@ class Line:
     per: int
     amount_pico: int
     model: str | None = None
+    list_price_usd: Decimal | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready form, with text for amounts; what most lines lack stands there only where it is."""
+        found: dict[str, object] = {
+            "bucket": self.bucket,
+            "count": self.count,
+            "unit_price_usd": format(self.unit_price_usd, "f"),
+            "per": self.per,
+            "amount_usd": usd_text(self.amount_pico),
+        }
+        if self.model is not None:
+            found["model"] = self.model
+        if self.list_price_usd is not None:
+            found["list_price_usd"] = format(self.list_price_usd, "f")
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +322,8 @@ def price_usage(usage: Usage, card: RateCard) -> Cost:
             continue
         _, usd, top, bottom = rate.step(total_input)
         amount = -(-count * top // bottom) if bottom != 1 else count * top
-        lines.append(Line(name, count, usd, rate.per, amount))
+        listed = None if card.listed is None else card.list_price(name, total_input)
+        lines.append(Line(name, count, usd, rate.per, amount, None, listed))
         pico += amount
     fee = card.rates.get("request_fee")
     if fee is not None and "request_fee" not in buckets:
@@ -319,82 +351,3 @@ def with_others(cost: Cost, others: Sequence[tuple[str, Cost]]) -> Cost:
     return replace(
         cost, status="free" if free else "priced", pico=sum(known), lines=lines, reason=cost.reason if free else None
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """A price of one's own, for `prices={"my-model": Price(input="0.15", output="0.60")}`.
-
-    Amounts are USD for `per` tokens, as decimal strings or `Decimal`. Cached input and cache writes that are
-    not given cost what plain input costs; reasoning costs what output costs. Audio is never derived: give
-    `input_audio` / `output_audio` or a call with audio is unpriced.
-
-    Attributes:
-        input, output: USD for `per` input and output tokens. A chat model needs both; `output="0"` where it
-            costs nothing. Embeddings need `input`, what costs the same each time (`request`) neither.
-        cache_read, cache_write, cache_write_1h: The same for cached input.
-        reasoning, input_audio, output_audio: The same for these buckets.
-        web_search, request: USD for one search, and for one request.
-        per: Tokens the token prices are stated for.
-
-    Raises:
-        ConfigError: Negative, not finite, or all prices zero (say `"free"` instead).
-    """
-
-    input: str | Decimal | int | float | None = None
-    output: str | Decimal | int | float | None = None
-    cache_read: str | Decimal | int | float | None = None
-    cache_write: str | Decimal | int | float | None = None
-    cache_write_1h: str | Decimal | int | float | None = None
-    reasoning: str | Decimal | int | float | None = None
-    input_audio: str | Decimal | int | float | None = None
-    output_audio: str | Decimal | int | float | None = None
-    web_search: str | Decimal | int | float | None = None
-    request: str | Decimal | int | float | None = None
-    per: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        """Refuse what would price calls at nothing without saying so."""
-        if type(self.per) is not int or self.per <= 0:
-            raise ConfigError(f"Price(per=…) must be a positive int, not {self.per!r}.")
-        amounts = [rate.usd for rate in self.rates().values()]
-        if any(amount < 0 for amount in amounts):
-            raise ConfigError("Price(…) amounts must not be negative.")
-        if not any(amounts):
-            raise ConfigError('All amounts of this Price are 0. A model that costs nothing is declared "free".')
-
-    def rates(self) -> dict[str, Rate]:
-        """Rate by bucket, with what is derived made explicit."""
-        cache_read = self.input if self.cache_read is None else self.cache_read
-        cache_write = self.input if self.cache_write is None else self.cache_write
-        tokens = {
-            "input_uncached": self.input,
-            "input_tool": self.input,
-            "input_image": self.input,
-            "input_video": self.input,
-            "cache_read": cache_read,
-            "cache_read_image": cache_read,
-            "cache_write": cache_write,
-            "cache_write_5m": cache_write,
-            "cache_write_1h": cache_write if self.cache_write_1h is None else self.cache_write_1h,
-            "output_text": self.output,
-            "output_image": self.output,
-            "output_citation": self.output,
-            "output_reasoning": self.output if self.reasoning is None else self.reasoning,
-            "input_audio": self.input_audio,
-            "output_audio": self.output_audio,
-        }
-        units = {"web_search": self.web_search, "request_fee": self.request}
-        rates = {
-            name: Rate(exact_decimal(value, what=f"Price({name})"), self.per)
-            for name, value in tokens.items()
-            if value is not None
-        }
-        rates.update(
-            {
-                name: Rate(exact_decimal(value, what=f"Price({name})"), 1)
-                for name, value in units.items()
-                if value is not None
-            }
-        )
-        return rates

@@ -15,10 +15,11 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ai_budget_callbacks.pricing import snapshot
 from ai_budget_callbacks.pricing.card import Rate, RateCard, Source, Tier, Unpriced
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
 
     from genai_prices import types as genai
     from genai_prices.data_snapshot import DataSnapshot
@@ -76,7 +77,12 @@ _INHERITS_OPENAI = MappingProxyType({**_INHERITS, "cache_write": "input_uncached
 
 _STANDARD_TIERS = frozenset({None, "default", "standard", "auto", "on_demand"})
 _STANDARD_SPEEDS = frozenset({None, "standard", "default", "normal"})
-_DATE_SUFFIX = re.compile(r"[-@](\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
+# a day, and what Google numbers its versions and previews by
+_DATE_SUFFIX = re.compile(r"[-@](\d{8}|\d{4}-\d{2}-\d{2}|latest|00\d|exp|(?:preview|exp)-\d{2}-\d{2}(?:-\d{4})?)$")
+_REGION = re.compile(
+    r"\A(?:arn:aws:bedrock:.*/)?(?:(?:us|eu|apac|jp|au|ca|in|global|regional)\.)?(?:(?:anthropic|amazon)\.)?"
+)
+_REVISION = re.compile(r"(?:-v1)?(?::0)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +94,27 @@ class _Found:
 
 
 class Catalogue:
-    """Looks models up and reads their prices. Pure data; no network, no thread."""
+    """Looks models up and reads their prices. Pure data; no network, no thread.
 
-    def __init__(self) -> None:
+    Args:
+        providers: The library's own data where None.
+        name: Name and version of the data.
+        as_of: The day the data is from, or None where nobody says.
+    """
+
+    def __init__(
+        self, providers: list[Any] | None = None, *, name: str | None = None, as_of: date | None = None
+    ) -> None:
         # Imports are here: genai_prices costs 0.2 s and is wanted at meter construction, not at package import.
-        from genai_prices.data import providers
         from genai_prices.data_snapshot import DataSnapshot
 
+        if providers is None:
+            from genai_prices.data import providers as bundled
+
+            providers, as_of = bundled, snapshot.bundled_as_of()
         self._snapshot: DataSnapshot = DataSnapshot(providers=providers, from_auto_update=False)
-        self.name = f"genai-prices {version('genai-prices')}"
+        self.name = name or f"genai-prices {version('genai-prices')}"
+        self.as_of = as_of
 
     def provider_for_url(self, url: str) -> str | None:
         """Catalogue id of the provider whose API lives at this address, or None."""
@@ -225,11 +243,13 @@ def _rate(value: Decimal | genai.TieredPrices, per: int) -> Rate:
 def _rule(info: genai.ModelInfo, ref: str) -> str:
     """How a name matched; `"prefix"` deserves a second look, since prefixes also catch other models."""
     undated = _DATE_SUFFIX.sub("", ref)
-    if ref == info.id:
+    own = info.id.lower()
+    plain, known = _bedrock_name(ref), _bedrock_name(own)
+    if ref == own or plain == known:
         return "exact"
-    found = "prefix"
+    found = "dated" if _DATE_SUFFIX.sub("", plain) == known else "prefix"
     for clause in _clauses(info.match):
-        if getattr(clause, "equals", None) == ref:
+        if getattr(clause, "equals", "").lower() == ref:
             return "exact"
         pattern = getattr(clause, "regex", None)
         if pattern is not None and re.fullmatch(pattern, ref):
@@ -237,9 +257,14 @@ def _rule(info: genai.ModelInfo, ref: str) -> str:
         starts = getattr(clause, "starts_with", None)
         if starts is not None and ref in {starts, starts.rstrip("-")}:
             return "exact"
-        if undated != ref and undated in {starts, getattr(clause, "equals", None), info.id}:
+        if undated != ref and undated in {starts, getattr(clause, "equals", None), own}:
             found = "dated"
     return found
+
+
+def _bedrock_name(name: str) -> str:
+    """An id of Bedrock's without what says where it runs, and the first revision of a model as the model."""
+    return _REVISION.sub("", _REGION.sub("", name))
 
 
 def _clauses(match: Any) -> list[Any]:
@@ -249,5 +274,9 @@ def _clauses(match: Any) -> list[Any]:
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue of this process, loaded at first use."""
-    return Catalogue()
+    """The catalogue of this process, loaded at first use: what `ai-budget update-prices` wrote, else the library's."""
+    found = snapshot.load()
+    if found is None:
+        return Catalogue()
+    name = f"genai-prices {version('genai-prices')} + data of {found.as_of.isoformat()}"
+    return Catalogue(found.providers, name=name, as_of=found.as_of)

@@ -8,13 +8,16 @@ bytes, so bytes plus framing bound OpenAI's input; for Claude and Gemini the sam
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from ai_budget_callbacks.pricing.card import Unpriced
+from ai_budget_callbacks.pricing.limits import (
+    image_tokens,
+    max_output_tokens,
+    reasons_out_of_sight,
+    thinks_beyond_limit,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +94,7 @@ def expected_input(request: Request, learned: Learned) -> int:
         -(-request.text_bytes * bottom // top)
         + FRAMING_PER_MESSAGE * request.messages
         + -(-request.tool_bytes // TOOL_BYTES_PER_TOKEN)
-        + OTHER_PART_GUESS * request.other_parts
+        + OTHER_PART_GUESS * (request.other_parts + request.images)
     )
 
 
@@ -105,6 +108,9 @@ def expected(call: Call, cards: Sequence[RateCard], learned: Learned) -> Estimat
     """
     request = call.request
     input_tokens = expected_input(request, learned)
+    image = image_tokens(call.provider, call.model) if request.images else None
+    if image is not None:  # some models count an image as tens of thousands
+        input_tokens += max(image - OTHER_PART_GUESS, 0) * request.images
     output_tokens = _expected_output(call, learned) if request.output else 0
     return _estimate(call, cards, input_tokens, output_tokens, hosted=len(request.hosted_tools))
 
@@ -128,21 +134,31 @@ def worst_case(call: Call, cards: Sequence[RateCard]) -> Estimate | Unpriced:
         The bound, or `Unpriced` naming what has no bound and what to set.
     """
     request = call.request
-    if request.other_parts:
+    image = image_tokens(call.provider, call.model) or 0
+    if request.other_parts or (request.images and not image):
         return Unpriced(reason="images, audio and files have no proven token bound; reserve a USD amount instead")
     if request.hosted_tools:
         tools = ", ".join(request.hosted_tools)
         return Unpriced(reason=f"the number of hosted tool calls ({tools}) has no bound; reserve a USD amount instead")
+    text = request.text_bytes if request.text_tokens is None else min(request.text_tokens, request.text_bytes)
     input_tokens = (
-        request.text_bytes
+        text
         + request.tool_bytes
+        + image * request.images
         + FRAMING_PER_MESSAGE * request.messages
         + FRAMING_PER_TOOL * request.tools
         + FRAMING_PER_REQUEST
     )
     if not request.output:
         return _estimate(call, cards, input_tokens, 0)
-    per_choice = request.max_output_tokens or max_output_tokens(call.provider, call.model)
+    most = max_output_tokens(call.provider, call.model)
+    per_choice = request.max_output_tokens or most
+    if thinks_beyond_limit(call.provider, call.model):
+        if most is None or call.provider == "perplexity":
+            return Unpriced(
+                reason=f"nothing is known to bound the reasoning of {call.model}; reserve a USD amount instead"
+            )
+        per_choice = (request.max_output_tokens or 0) + most  # visible output by max_tokens, thoughts by the model
     if per_choice is None:
         return Unpriced(reason=f"the maximum output of {call.model} is not known; set max_tokens on the model")
     return _estimate(call, cards, input_tokens, per_choice * request.choices)
@@ -172,29 +188,3 @@ def _input_buckets(call: Call) -> tuple[str, ...]:
     if call.provider in _AUTOMATIC_CACHE:  # a price of one's own names no provider
         return ("input_uncached", "cache_write")
     return ("input_uncached",)
-
-
-@cache
-def _limits() -> dict[str, dict[str, dict[str, int]]]:
-    text = files(__package__).joinpath("data/model_limits.json").read_text(encoding="utf-8")
-    return {name: table for name, table in json.loads(text).items() if isinstance(table, dict)}
-
-
-def _limits_of(provider: str, model: str) -> dict[str, int]:
-    table = _limits().get("openai" if provider == "azure" else provider, {})
-    name = model.lower()
-    while name not in table:  # drop date parts from the end: gpt-4o-2024-08-06 → gpt-4o
-        name, dash, suffix = name.rpartition("-")
-        if not dash or not suffix.isdigit():
-            return {}
-    return table[name]
-
-
-def max_output_tokens(provider: str, model: str) -> int | None:
-    """The most output tokens one answer of a model can have (reasoning included), or None when not known."""
-    return _limits_of(provider, model).get("max_output_tokens")
-
-
-def reasons_out_of_sight(provider: str, model: str) -> bool:
-    """Whether a model is known to think in tokens that are billed and not shown."""
-    return bool(_limits_of(provider, model).get("reasons"))

@@ -7,14 +7,15 @@ xAI: `cost_in_usd_ticks`, 1 USD = 10**10 ticks, tools included. OpenRouter: `cos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.money import INT64_MAX, PICO, exact_decimal
 from ai_budget_callbacks.pricing.card import Cost, Source
 
-__all__ = ["reported_cost"]
+__all__ = ["REPORTING", "reported_cost"]
+
+REPORTING = frozenset({"x-ai", "openrouter"})  # providers that may state a cost
 
 _TICKS_PER_USD = 10**10
 
@@ -49,8 +50,6 @@ def _reported(pico: int, name: str) -> Cost:
 
 def _usd(value: Any) -> int | None:
     """USD as stated, in pico-dollars rounded up. A JSON number that became a float is read by its repr."""
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        return None
     try:
         number = exact_decimal(value, what="reported cost")
     except ConfigError:

@@ -110,7 +110,8 @@ class Usage:
             counted in the content, not as billed), `"compaction_unseen"` (its tokens are missing: a lower bound),
             `"caches_unseen"` (a stream's cache reads and writes were dropped: its whole input was counted by us),
             `"billed_units_unseen"` (Cohere's tokens, which exceed what it bills), `"cost_unseen"` (the provider
-            states its cost, and the statement was dropped: priced from the catalogue).
+            states its cost, and the statement was dropped: priced from the catalogue), `"modalities_unseen"` (how much
+            of it is audio or images was dropped: all that may be is priced as such).
         terms: Conditions of sale that the response reported.
         others: Usage of other models that this answer bills; in the totals, not in `buckets`.
     """
@@ -203,7 +204,9 @@ class Request:
         cache_control: Whether the request asks for cache writes.
         service_tier: The tier the request pins, or None (then the dearest is assumed for a worst case).
         speed: The speed the request asks for (Anthropic's `"fast"`), or None.
-        other_parts: Content parts whose token count bytes do not bound (images, audio, files).
+        text_tokens: Tokens of all message text by the model's own tokenizer, or None where it was not asked.
+        images: Image parts.
+        other_parts: Other content parts whose token count bytes do not bound (audio, files).
         hosted_tools: Provider-run tools offered (web search, code interpreter …), by type.
     """
 
@@ -217,6 +220,8 @@ class Request:
     cache_control: bool = False
     service_tier: str | None = None
     speed: str | None = None
+    text_tokens: int | None = None
+    images: int = 0
     other_parts: int = 0
     hosted_tools: tuple[str, ...] = ()
 

@@ -81,7 +81,8 @@ def read_stream(events: Sequence[Mapping[str, Any]]) -> Usage | None:
             of_result = family.result_output if bucket == "output_text" and family.result_output else key
             parts = [counts.read(item, of_result) or 0 for item in results]  # each result has its own
             most[bucket] = max(most.get(bucket, 0), counts.read(event, key) or 0, sum(parts))
-            kept[key] = most[bucket] or event.get(key)
+            if most[bucket] or key in event:
+                kept[key] = most[bucket] or event[key]
     if reader is None or not any(most.values()):
         return None
     for bucket, count in most.items():

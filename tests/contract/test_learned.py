@@ -55,6 +55,13 @@ def test_what_is_learned_now_comes_after_and_the_oldest_goes(ledger):
     assert outputs(samples) == (*range(3, 65), 100, 200)
 
 
+def test_of_a_node_too_only_the_latest_64_are_known(ledger):
+    samples = Samples(ledger)
+    outputs(samples)
+    teach(samples, *range(1, 71), node="draft")
+    assert outputs(samples, node="draft") == tuple(range(7, 71))
+
+
 def test_a_ledger_is_asked_once_for_each_model(ledger):
     samples = Samples(ledger)
     assert outputs(samples) == ()
@@ -124,6 +131,7 @@ def test_the_number_of_models_is_bounded(ledger):
         ({"text_bytes": 1_000, "messages": 1}, 216, (1_000, 200)),  # 16 are framing
         ({"text_bytes": 1_000, "messages": 3}, 248, (1_000, 200)),
         ({"text_bytes": 1_000, "messages": 1, "tool_bytes": 302}, 316, (1_000, 200)),  # 100 are the tools
+        ({"text_bytes": 1_000, "messages": 1, "tool_bytes": 302}, 416, (1_000, 300)),
         ({"text_bytes": 1_000, "messages": 1}, 17, (1_000, 200)),  # no text has more than 5 bytes a token
         ({"text_bytes": 1_004, "messages": 1}, 17, (1_004, 200)),
         ({"text_bytes": 1_000, "messages": 1}, 5_000, (1_000, 1_000)),  # nor less than 1
@@ -161,6 +169,14 @@ def test_ratios_add_up_by_model_and_the_latest_weigh_most(ledger):
     assert ratio() == (1_000_300, 300_101), "a million bytes were halved"
     samples.learn(made(text_bytes=300, messages=0), usage(input_uncached=100))
     assert ratio() == (500_450, 150_150)
+
+
+def test_past_a_million_bytes_both_are_halved_to_whole_numbers(ledger):
+    samples = Samples(ledger)
+    samples.learn(made(text_bytes=1_000_001, messages=0), usage(input_uncached=300_001))
+    samples.learn(made(text_bytes=300, messages=0), usage(input_uncached=100))
+    found = samples.learned(made())
+    assert (found.text_bytes, found.text_tokens) == (500_300, 150_100)
 
 
 def test_a_ratio_of_one_token_keeps_it(ledger):

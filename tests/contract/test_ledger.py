@@ -24,6 +24,7 @@ from tests.support.books import (
     USD,
     call,
     claim,
+    correction,
     everything,
     fork,
     key,
@@ -238,7 +239,21 @@ def test_a_settle_twice_changes_nothing(ledger):
     assert second.moved == third.moved == first.moved, "a second meter cannot see what its balances have spent"
     assert books(ledger) == before, "one answer was booked twice"
     ledger.settle(posting("b", 20), keys=[USD])
-    assert (80, 100) in ledger.settle(posting("a", 80)).moved.values(), "moved must say what is spent by now"
+    assert (80, 80) in ledger.settle(posting("a", 80)).moved.values(), "a later call is not what this one moved"
+
+
+def test_a_ledger_opened_to_be_read_says_what_is_there_and_books_nothing(store):
+    if not store.shared:
+        pytest.skip("a store in memory is opened once")
+    store.open().settle(posting("a", 80), keys=[USD])
+    reader = store.open(read_only=True)
+    before = books(reader)
+    assert reader.url == store.url
+    assert [balance.spent for balance in reader.balances([USD])] == [80]
+    with pytest.raises(LedgerError) as caught:
+        reader.settle(posting("b", 20), keys=[USD])
+    assert caught.value.message == f"The ledger {store.url} was opened to be read, not written."
+    assert books(reader) == before
 
 
 def test_an_id_used_again_is_a_call_of_its_own(ledger):
@@ -692,6 +707,216 @@ def test_a_late_settle_keeps_the_hold_where_one_in_time_would(ledger, status, es
     assert ledger.verify() == []
 
 
+# -- corrections
+
+
+VIEWS = ("runs", "spend_by_day", "spend_by_model")
+
+
+def sums(store):
+    """What the three views say: calls, input tokens, output tokens, spent."""
+    return {
+        store.sql(
+            f"SELECT SUM(calls), SUM(input_tokens), SUM(output_tokens), SUM(CAST(spent_usd AS REAL)) FROM {view}"
+        )[0]
+        for view in VIEWS
+    }
+
+
+def spent(store, view="spend_by_model"):
+    return [row[0] for row in store.sql(f"SELECT spent_usd FROM {view}")]
+
+
+@pytest.mark.parametrize("actual", [1, 79, 81, 5_000])
+def test_a_correction_makes_the_books_as_if_it_had_been_booked_so(ledger, actual):
+    ledger.reserve(claim("a", *(want(k, 1, LIMIT) for k in ALL), run_id="run-1"))
+    booked = ledger.settle(
+        posting(call("a", run_id="run-1"), 80, tokens=33, usage=usage(input_uncached=30, output_text=3))
+    ).entry
+    settled = ledger.adjust(booked.id, correction(actual))
+    assert [state(ledger, k) for k in ALL] == [(actual, 0), (actual, 0), (33, 0), (1, 0)]
+    entry = settled.entry
+    assert (settled.fresh, entry.kind, entry.adjusts, entry.status, entry.reason) == (
+        True, "adjustment", booked.id, "priced", "repriced")  # fmt: skip
+    assert (entry.cost_pico, entry.booked_pico, entry.booked_tokens) == (actual - 80, actual - 80, 0)
+    assert (entry.input_tokens, entry.output_tokens, entry.usage) == (0, 0, None)
+    assert (entry.run_id, entry.started_at, entry.at) == ("run-1", booked.started_at, NOW + HOUR)
+    assert everything(ledger) == everything(ledger, scope="handler-1") == [booked, entry], "an entry was changed"
+    assert ledger.verify() == []
+
+
+def test_a_correction_twice_is_one(ledger):
+    booked = ledger.settle(posting("a", 80), keys=[USD, CALLS]).entry
+    first = ledger.adjust(booked.id, correction(50))
+    before = books(ledger)
+    again = ledger.adjust(booked.id, correction(50, at=NOW + 2 * HOUR, reason="another day"))
+    assert (again.fresh, again.entry, again.moved) == (False, first.entry, first.moved)
+    assert books(ledger) == before, "one correction moved the money twice"
+    assert not ledger.adjust(booked.id, correction(50)).fresh
+
+
+def test_what_is_right_already_is_not_corrected(ledger):
+    booked = ledger.settle(posting("a", 80), keys=[USD]).entry
+    settled = ledger.adjust(booked.id, correction(80))
+    assert (settled.fresh, settled.entry) == (False, booked)
+    assert everything(ledger) == [booked]
+
+
+def test_corrections_follow_each_other(store, ledger):
+    booked = ledger.settle(posting("a", 80), keys=[USD]).entry
+    for pico in (50, 200, 80, 7):
+        ledger.adjust(booked.id, correction(pico))
+        assert state(ledger, USD) == (pico, 0)
+        assert spent(store) == [f"0.{pico:012d}"], "a second correction was added to the first"
+        assert sum(entry.cost_pico for entry in everything(ledger)) == pico
+        assert ledger.verify() == []
+    assert [entry.adjusts for entry in everything(ledger)] == [None, *[booked.id] * 4]
+
+
+def test_a_missing_price_that_is_found_replaces_what_was_held(store, ledger):
+    ledger.reserve(claim("a", want(USD, 50, LIMIT), want(TOKENS, 8, LIMIT), want(CALLS, 1, 2), run_id="run-1"))
+    late = posting(call("a", run_id="run-1"), None, tokens=9, status="unpriced", keep=True, usage=usage(output_text=9))
+    booked = ledger.settle(late).entry
+    assert spent(store) == ["0.000000000050"]
+    entry = ledger.adjust(booked.id, correction(20)).entry
+    assert [state(ledger, k) for k in (USD, TOKENS, CALLS)] == [(20, 0), (9, 0), (1, 0)]
+    assert (entry.status, entry.cost_pico, entry.booked_pico) == ("priced", 20, -30)
+    assert [spent(store, view) for view in VIEWS] == [["0.000000000020"]] * 3, "a held amount was counted as cost"
+    assert store.sql("SELECT calls, unpriced_calls FROM runs") == [(1, 0)], "a priced call is shown as unpriced"
+    ledger.adjust(booked.id, correction(30))
+    assert (spent(store), state(ledger, USD)) == (["0.000000000030"], (30, 0))
+    assert ledger.verify() == []
+
+
+def test_a_price_that_is_found_for_a_call_that_was_booked_at_nothing(store, ledger):
+    booked = ledger.settle(posting("a", None, tokens=9, status="unpriced"), keys=[USD, TOKENS]).entry
+    assert booked.booked_pico is None
+    entry = ledger.adjust(booked.id, correction(20)).entry
+    assert (entry.cost_pico, entry.booked_pico, state(ledger, USD), spent(store)) == (
+        20,
+        20,
+        (20, 0),
+        ["0.000000000020"],
+    )
+    assert ledger.verify() == []
+
+
+def test_a_better_reading_moves_tokens_too(store, ledger):
+    ledger.reserve(claim("a", want(USD, 1, LIMIT), want(TOKENS, 1, LIMIT), want(CALLS, 1, 2)))
+    booked = ledger.settle(posting("a", 80, tokens=33, usage=usage(input_uncached=30, output_text=3))).entry
+    better = usage(input_uncached=20, cache_read=5, output_text=8)
+    entry = ledger.adjust(booked.id, correction(70, usage=better)).entry
+    assert [state(ledger, k) for k in (USD, TOKENS, CALLS)] == [(70, 0), (33, 0), (1, 0)]
+    assert (entry.booked_tokens, entry.input_tokens, entry.output_tokens, entry.usage) == (0, -5, 5, better)
+    entry = ledger.adjust(booked.id, correction(70, usage=usage(input_uncached=40, output_text=8))).entry
+    assert (entry.booked_tokens, entry.input_tokens, entry.output_tokens) == (15, 15, 0)
+    assert state(ledger, TOKENS) == (48, 0)
+    assert sums(store) == {(1, 40, 8, 7e-11)}
+    assert everything(ledger)[-1] == entry
+    assert ledger.verify() == []
+
+
+def test_a_call_declared_free_later_gives_its_money_back(store, ledger):
+    ledger.reserve(claim("a", want(USD, 1, LIMIT), want(TOKENS, 1, LIMIT), want(CALLS, 1, 2)))
+    booked = ledger.settle(posting("a", 80, tokens=33)).entry
+    entry = ledger.adjust(booked.id, correction(0, status="free", reason="declared free")).entry
+    assert [state(ledger, k) for k in (USD, TOKENS, CALLS)] == [(0, 0), (33, 0), (1, 0)]
+    assert (entry.status, entry.cost_pico, spent(store)) == ("free", -80, ["0.000000000000"])
+    assert ledger.verify() == []
+
+
+@pytest.mark.parametrize(("new", "team", "boss"), [(80, 700, 300), (290, 700, 300), (800, 800, 800)])
+def test_what_was_kept_beyond_the_cost_stays_booked(ledger, new, team, boss):
+    """A cut stream, booked at its hold: another price of what was seen of it bounds the rest no better."""
+    ledger.reserve(claim("a", want(USD, 700, LIMIT), want(OTHER, 300, LIMIT)))
+    booked = ledger.settle(posting("a", 250, status="estimated", keep=True)).entry
+    assert (state(ledger, USD), state(ledger, OTHER)) == ((700, 0), (300, 0))
+    entry = ledger.adjust(booked.id, correction(new, status="estimated", keep_hold=True)).entry
+    assert (state(ledger, USD), state(ledger, OTHER)) == ((team, 0), (boss, 0))
+    assert (entry.cost_pico, entry.booked_pico) == (new - 250, team - 700)
+    assert not ledger.adjust(booked.id, correction(new, status="estimated", keep_hold=True)).fresh
+    assert ledger.verify() == []
+
+
+def test_a_correction_moves_only_the_balances_of_its_entry(ledger):
+    booked = ledger.settle(posting("a", 80), keys=[USD]).entry
+    ledger.settle(posting("b", 11), keys=[USD, OTHER])
+    ledger.reserve(claim("c", want(USD, 13)))
+    moved = ledger.adjust(booked.id, correction(50)).moved
+    assert (state(ledger, USD), state(ledger, OTHER)) == ((61, 13), (11, 0))
+    assert list(moved.values()) == [(-30, 61)]
+
+
+def test_a_lost_call_can_be_corrected_before_and_after_its_end_is_seen(store, ledger):
+    unknown = swept(ledger, want(USD, 700), want(CALLS, 1))
+    ledger.adjust(unknown.id, correction(300, usage=usage(input_uncached=3)))
+    assert (state(ledger, USD), spent(store)) == ((300, 0), ["0.000000000300"])
+    late = ledger.settle(posting("a", 120, tokens=5, usage=usage(input_uncached=4, output_text=1)))
+    assert (late.fresh, late.entry.cost_pico, late.entry.adjusts) == (True, -180, unknown.id)
+    assert (state(ledger, USD), spent(store)) == ((120, 0), ["0.000000000120"]), "a corrected call was settled on top"
+    ledger.adjust(unknown.id, correction(100))
+    assert (state(ledger, USD), state(ledger, CALLS), spent(store)) == ((100, 0), (1, 0), ["0.000000000100"])
+    assert sums(store) == {(1, 4, 1, 1e-10)}
+    assert ledger.verify() == []
+
+
+def test_what_is_no_entry_of_its_own_is_not_corrected(ledger):
+    booked = ledger.settle(posting("a", 80), keys=[USD]).entry
+    adjustment = ledger.adjust(booked.id, correction(50)).entry
+    before = books(ledger)
+    for entry, amount in ((adjustment.id, 30), (99, 30), (booked.id, None)):
+        with pytest.raises(LedgerError):
+            ledger.adjust(entry, correction(amount))
+    assert books(ledger) == before
+
+
+def test_a_correction_that_fails_changes_nothing(ledger):
+    booked = ledger.settle(posting("a", 80), keys=[USD]).entry
+    ledger.settle(posting("b", INT64_MAX - 100), keys=[USD])
+    before = books(ledger)
+    with pytest.raises(LedgerError):
+        ledger.adjust(booked.id, correction(200))
+    assert books(ledger) == before
+
+
+def test_a_correction_teaches_no_estimate(ledger):
+    booked = ledger.settle(posting("a", 80, usage=usage(input_uncached=30, output_text=3)), keys=[USD]).entry
+    ledger.adjust(booked.id, correction(50, usage=usage(input_uncached=31, output_text=3)))
+    assert [row[2:] for row in ledger.samples("openai", "gpt-4o-mini", 9)] == [(30, 3)]
+
+
+def test_corrections_at_once_are_one(ledger):
+    booked = ledger.settle(posting("a", 80), keys=[USD]).entry
+    fresh = []
+    threads = [
+        threading.Thread(target=lambda: fresh.append(ledger.adjust(booked.id, correction(50)).fresh)) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(fresh) == [False] * 7 + [True]
+    assert state(ledger, USD) == (50, 0)
+
+
+ADJUSTED = {
+    "booked changed": ("UPDATE entry SET booked_pico = 1 WHERE id = 2", ["entry 1: booked 81 pico-dollars with its adjustments, and moved 50"]),
+    "cost changed": ("UPDATE entry SET cost_pico = -31, cost_usd = '-0.000000000031' WHERE id = 2", ["entry 2: its lines sum to 50 pico-dollars, its cost is 49"]),
+    "of nothing": ("UPDATE entry SET adjusts = 7 WHERE id = 2", ["entry 7: is adjusted, and is no entry of its own", "entry 7: adjusted to a cost of -30 pico-dollars, and priced", "entry 2: its lines sum to 50 pico-dollars, its cost is -30"]),
+    "to nothing": ("UPDATE entry SET cost_pico = -80, cost_usd = '-0.00000000008', lines = NULL WHERE id = 2", ["entry 1: adjusted to a cost of 0 pico-dollars, and priced"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ADJUSTED)
+def test_verify_names_damage_of_a_correction(store, ledger, damage):
+    statement, expected = ADJUSTED[damage]
+    booked = ledger.settle(posting("a", 80), keys=[USD]).entry
+    ledger.adjust(booked.id, correction(50))
+    assert ledger.verify() == []
+    store.sql("PRAGMA foreign_keys=OFF", statement, unlock=True)
+    assert ledger.verify() == expected
+
+
 # -- budgets
 
 
@@ -1041,6 +1266,7 @@ def test_a_closed_ledger_refuses_every_use(store, ledger):
         "register": lambda: ledger.register([durable()]),
         "reserve": lambda: ledger.reserve(claim("b", want(USD, 5, LIMIT))),
         "settle": lambda: ledger.settle(posting("a", 5)),
+        "adjust": lambda: ledger.adjust(1, correction(5)),
         "release": lambda: ledger.release("a"),
         "sweep": lambda: ledger.sweep(NOW),
         "open_holds": ledger.open_holds,
@@ -1069,17 +1295,23 @@ def test_what_was_settled_is_there_for_the_next_opener(store, ledger):
 
 
 def test_an_older_file_gets_the_sums_that_count_a_correction_once(store, ledger):
+    """A file of the version before: views that knew one adjustment of an entry, and no terms."""
     if not store.shared:
         pytest.skip("a store in memory ends with its process")
-    ledger.settle(posting("a", 300))
+    entry = ledger.settle(posting("a", 300, usage=usage(output_text=1))).entry
     ledger.close()
     store.sql(
-        "DELETE FROM _sqlite_migrations WHERE name = 'm004_corrections'",
-        "DROP VIEW runs",
-        "CREATE VIEW runs AS SELECT 'counted twice' AS spent_usd",
+        "DELETE FROM _sqlite_migrations WHERE name = 'm005_adjustments'",
+        "DROP INDEX entry_adjusts",
+        *(f"DROP VIEW {view}" for view in VIEWS),
+        *(f"CREATE VIEW {view} AS SELECT 'counted twice' AS spent_usd" for view in VIEWS),
+        "ALTER TABLE entry DROP COLUMN terms",
     )
-    store.open()
-    assert store.sql("SELECT spent_usd FROM runs") == [("0.000000000300",)]
+    again = store.open()
+    assert [spent(store, view) for view in VIEWS] == [["0.000000000300"]] * 3
+    assert [(found.id, found.terms) for found in everything(again)] == [(entry.id, None)]
+    again.adjust(entry.id, correction(200))
+    assert spent(store) == ["0.000000000200"]
 
 
 # -- what a settle hands back, and odd books

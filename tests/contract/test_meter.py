@@ -127,13 +127,14 @@ def test_a_call_is_held_before_it_is_sent_and_booked_after(meter, path):
     assert audit(path) == []
 
 
-def test_the_hold_has_the_estimate_and_the_time_to_live(meter, path):
-    m = meter(Budget(usd="1"), ttl_s=90)
+@pytest.mark.parametrize(("options", "seconds"), [({"ttl_s": 90}, 90), ({}, 1_800)])
+def test_the_hold_has_the_estimate_and_the_time_to_live(meter, path, options, seconds):
+    m = meter(Budget(usd="1"), **options)
     at = datetime(2026, 11, 24, 12, tzinfo=UTC)
     m.reserve(made(at=at))
     ((pico, tokens, expires),) = read(path, "SELECT estimate_pico, estimate_tokens, expires_at FROM hold")
     assert (pico, tokens) == (616 * 10**6, 516)
-    assert datetime.fromisoformat(expires) == at + timedelta(seconds=90)
+    assert datetime.fromisoformat(expires) == at + timedelta(seconds=seconds)
 
 
 def test_budgets_of_the_caller_are_checked_beside_the_meters_own(meter):
@@ -236,6 +237,7 @@ def test_a_charge_and_a_call_of_one_id_are_two_things(meter):
         ("worst_case", 1_728 * UNIT),
         ("none", 0),
         ("0.05", Decimal("0.05")),
+        ("0.000000000001", Decimal("0.000000000001")),
         (Decimal("0.5"), Decimal("0.5")),
     ],
 )
@@ -365,6 +367,18 @@ def test_a_block_that_is_crossed_is_named(meter):
         m.settle(m.reserve(made(at=at), extra=extra), answer(101))
     assert caught.value.closes == "block-1"
     assert caught.value.resets_at.isoformat() == "2026-11-25T00:00:00+01:00"
+    assert "The window rolls over at 2026-11-25T00:00:00+01:00. Raise the limit" in caught.value.message
+
+
+def test_a_limit_that_is_used_up_exactly_is_crossed_by_the_next_call(meter):
+    events = []
+    m = meter(Budget(usd="0.0001", at_limit="raise", warn_at=()), listeners=[events.append], reserve="none")
+    first, second = m.reserve(made("a")), m.reserve(made("b"))
+    m.settle(first, answer(100))
+    with pytest.raises(BudgetExceeded) as caught:
+        m.settle(second, answer(1))
+    assert caught.value.spent == 101 * UNIT
+    assert [event.spent for event in events if isinstance(event, LimitCrossed)] == [101 * UNIT]
 
 
 def test_the_first_crossing_in_the_order_of_budgets_is_raised_and_all_are_told(meter):
@@ -432,6 +446,23 @@ def test_two_meters_that_count_one_call_book_it_once_and_both_watch(meter, path)
     assert audit(path) == []
 
 
+def test_the_second_meter_sees_the_crossing_though_another_call_was_booked_meanwhile(meter, path):
+    events = []
+    a = meter(Budget(usd="1"), reserve="none")
+    b = meter(Budget(usd="0.0001", at_limit="raise", warn_at=()), reserve="none", listeners=[events.append])
+    calls = [made("x"), made("y")]
+    x, y = [(a.reserve(call), b.reserve(call)) for call in calls]
+    a.settle(x[0], answer(101))
+    a.settle(y[0], answer(200))
+    with pytest.raises(BudgetExceeded) as caught:
+        b.settle(x[1], answer(101))
+    assert caught.value.spent == 101 * UNIT
+    b.settle(y[1], answer(200))
+    assert [event.spent for event in events if isinstance(event, LimitCrossed)] == [101 * UNIT]
+    assert seen(b) == [(301 * UNIT, 0)]
+    assert audit(path) == []
+
+
 # -- the ledger fails
 
 
@@ -490,6 +521,18 @@ def test_a_release_that_cannot_be_written_is_kept_too(meter, path, caplog):
     assert seen(m) == [(10 * UNIT, HELD)]
     m.summary()
     assert seen(m) == [(10 * UNIT, 0)]
+    assert told(caplog) == ["What could not be written before is on the ledger now: call same."]
+
+
+def test_a_call_that_the_ledger_never_heard_of_is_written_with_its_budgets_and_scopes(meter, path):
+    m = meter(Budget(usd="1", at_limit="warn"))
+    with away(path):
+        opened = m.reserve(made(), scopes=("handler-1",))
+        assert m.settle(opened, answer(11)) is None
+    m.summary()
+    assert seen(m) == [(11 * UNIT, 0)]
+    assert [entry.call_id for entry in m.entries(scope="handler-1")] == ["a"]
+    assert audit(path) == []
 
 
 @pytest.mark.parametrize(
@@ -564,6 +607,12 @@ def test_an_unpriced_call_is_recorded_where_none_does_and_said_once(meter, caplo
     assert [(e.status, e.cost_usd, e.booked_usd) for e in m.entries()] == [("unpriced", None, None)] * 4
     assert seen(m) == [(0, 0), (4, 0)]
     assert events[0] == CallReserved(call=events[0].call, held_usd=None)
+
+
+def test_what_a_price_lacks_is_said_where_nothing_is_refused(meter, caplog):
+    m = meter(Budget(calls=9), prices={"half": Price(input="1")})
+    m.reserve(made(model="half"))
+    assert told(caplog) == ["The price of 'half' has no output; its calls of 'openai' are recorded without a cost."]
 
 
 def test_an_amount_for_unpriced_calls_is_held_and_booked(meter):
@@ -724,6 +773,16 @@ def test_holds_follow_what_answers_took(meter):
     assert seen(m)[0][1] == (216 + 2 * 3) * UNIT
 
 
+def test_answers_whose_cost_the_provider_states_teach_too(meter):
+    m = meter(Budget(tokens=99_999))
+    usage = Usage(buckets={"input_uncached": 216, "output_text": 3}, raw={"cost": "0.001"})
+    for number in range(8):
+        opened = m.reserve(made(f"a{number}", "openai/gpt-4o-mini", "openrouter"))
+        assert m.settle(opened, Outcome(kind="answer", usage=usage)).status == "reported"
+    m.reserve(made("b", "openai/gpt-4o-mini", "openrouter"))
+    assert seen(m) == [(8 * 219, 219)]
+
+
 @pytest.mark.parametrize(
     "outcome",
     [Outcome(kind="unknown"), Outcome(kind="answer", output_bytes=8), Outcome(kind="cached"), answer(216, 3, "cut")],
@@ -748,9 +807,11 @@ def test_an_answer_settled_twice_teaches_once(meter):
 # -- content
 
 
-@pytest.mark.parametrize("stores", [True, False])
-def test_content_is_stored_only_when_asked_for(meter, path, stores):
-    m = meter(store_content=stores)
+@pytest.mark.parametrize(
+    ("options", "stores"), [({}, False), ({"store_content": False}, False), ({"store_content": True}, True)]
+)
+def test_content_is_stored_only_when_asked_for(meter, path, options, stores):
+    m = meter(**options)
     m.settle(m.reserve(made()), answer(10, content={"prompt": "hi"}))
     ((content,),) = read(path, "SELECT content FROM entry")
     assert (json.loads(content) if content else None) == ({"prompt": "hi"} if stores else None)
@@ -824,6 +885,40 @@ def test_a_charge_belongs_to_the_blocks_around_it_that_use_this_meter(meter):
     spent = {b.key.budget.partition("@")[2]: b.spent for b in m.ledger.balances()}
     assert spent[outer.id] == 25 * 10**10
     assert (spent[m.id], spent[other.id]) == (25 * 10**10, 5 * 10**11)
+
+
+# -- what was sent already
+
+
+@pytest.mark.parametrize(("model", "status", "booked"), [("mine", "priced", 20 * UNIT), ("nobodys", "unpriced", None)])
+def test_a_call_that_was_sent_already_is_booked_whatever_is_left(meter, model, status, booked):
+    m = meter(Budget(usd="0.00001"), Budget(calls=1), reserve="none")
+    spend(m, "a", 10)
+    entry = m.book_spent(made("b", model), answer(10, 5))
+    assert (entry.status, entry.booked_usd) == (status, booked)
+    assert seen(m) == [(10 * UNIT + (booked or 0), 0), (2, 0)]
+
+
+@pytest.mark.parametrize("root_seen", [True, False])
+def test_a_run_that_was_crossed_by_what_was_sent_already_is_closed(meter, root_seen):
+    m = meter(Budget(usd="0.1", at_limit="raise", match={"user": "eve"}))
+    fee = replace(made("fee", "search", "charge", user="eve", run_id="r", root_seen=root_seen), kind="charge")
+    with pytest.raises(BudgetExceeded) as caught:
+        m.book_spent(fee, Outcome(kind="answer", stated_pico=25 * 10**10))
+    spend(m, "a", run_id="other", root_seen=True)
+    if root_seen:
+        again = refuse(m, "b", run_id="r", root_seen=True)
+        assert (again.message, again.budget) == (caught.value.message, caught.value.budget)
+    else:
+        spend(m, "b", run_id="r", root_seen=True)  # nobody knows that the fee's run is this one
+
+
+def test_a_block_that_was_crossed_by_a_charge_is_closed_and_not_the_run_around_it(meter):
+    m = meter()
+    with scopes.track(Budget(usd="9"), meter=m) as outer:
+        with pytest.raises(BudgetExceeded), scopes.track(Budget(usd="0.1", at_limit="raise"), meter=m):
+            m.charge("0.25", name="search")
+        spend(m, "a", run_id=outer.id, root_seen=True)
 
 
 # -- reading

@@ -27,7 +27,8 @@ class Mutant:
     tests: str  # the tests that are to notice, as for -k
 
 
-SQL, STORE, CONNECTION, SCHEMA = "statements.py", "sqlite.py", "connection.py", "schema.py"
+SQL, STORE, ADJUSTING = "statements.py", "sqlite.py", "adjusting.py"
+CONNECTION, SCHEMA = "connection.py", "schema.py"
 FITS = "spent + held + :amount <= :lim"
 EDGE = "refused_exactly or exactly_what_remains"
 MUTANTS = {
@@ -55,8 +56,18 @@ MUTANTS = {
     "release: gives nothing back": Mutant(SQL, 'RELEASE = "UPDATE balance SET held = held - :held', 'RELEASE = "UPDATE balance SET held = held', "release"),
     "late settle: subtracts": Mutant(SQL, 'ADJUST = "UPDATE balance SET spent = spent + :added', 'ADJUST = "UPDATE balance SET spent = spent - :added', "late_settle"),
     "late settle: moves nothing": Mutant(SQL, 'ADJUST = "UPDATE balance SET spent = spent + :added', 'ADJUST = "UPDATE balance SET spent = spent', "late_settle"),
-    "late settle: what was booked is not taken back": Mutant(STORE, '"added": truth - before}', '"added": truth}', "late_settle_makes"),
-    "late settle: a free one is dropped": Mutant(STORE, 'or posting.status == "unknown":', 'or posting.status == "unknown" or not posting.booked_pico:', "costs_nothing"),
+    "late settle: what was booked is not taken back": Mutant(ADJUSTING, "added = amount - self.amounts[balance]", "added = amount", "late_settle_makes"),
+    "late settle: a free one is dropped": Mutant(ADJUSTING, 'or posting.status == "unknown":', 'or posting.status == "unknown" or not posting.booked_pico:', "costs_nothing"),
+    "correct: earlier corrections are forgotten": Mutant(SQL, "WHERE id = ?1 OR adjusts = ?1", "WHERE id = ?1", "corrections_follow"),
+    "correct: the same is written again": Mutant(ADJUSTING, 'if last["status"] == correction.status and', "if False and", "correction_twice or right_already"),
+    "correct: only the cost is looked at": Mutant(ADJUSTING, "and truth == books.amounts and not any(differences)", "and not differences[0]", "better_reading"),
+    "correct: the known cost is not taken back": Mutant(ADJUSTING, "pico - (books.cost_pico or 0),", "pico,", "corrections_follow"),
+    "correct: the hold is forgotten": Mutant(ADJUSTING, "truth[balance] = max(amount, least)", "truth[balance] = amount", "kept_beyond"),
+    "correct: the hold is always kept": Mutant(ADJUSTING, "if correction.keep_hold else 0\n        truth", "\n        truth", "that_is_found"),
+    "correct: an adjustment can be corrected": Mutant(ADJUSTING, ' or books.rows[0]["kind"] == "adjustment"', "", "no_entry_of_its_own"),
+    "correct: teaches estimates": Mutant(SQL, "AND key NOT LIKE 'adjust:%'", "", "teaches_no"),
+    "views: a first cost is added to what was booked": Mutant(SCHEMA, "ELSE COALESCE((SELECT SUM(old.booked_pico) {before}), 0) END", "ELSE 0 END", "that_is_found"),
+    "views: every cost takes back what was booked": Mutant(SCHEMA, "WHEN adjusts IS NULL OR EXISTS (SELECT 1 {before} AND old.cost_pico IS NOT NULL)", "WHEN adjusts IS NULL", "corrections_follow"),
     "merge: amounts are not written": Mutant(SQL, "SET amounts = :amounts, scopes", "SET scopes", "second_claim_adds"),
     "merge: scopes are not written": Mutant(SQL, "scopes = :scopes, expires_at", "expires_at", "second_claim_adds"),
     "merge: amounts overwrite those held": Mutant(STORE, "held |= self._take", "held = self._take", "second_claim_adds"),
@@ -68,9 +79,9 @@ MUTANTS = {
     "sweep: only of other processes": Mutant(SQL, "expires_at <= ? OR owner <> ?", "expires_at <= ? AND owner <> ?", "sweep_books_an_expired"),
     "sweep: the hold is not kept": Mutant(STORE, 'if lost.kind == "call" else 0,\n                    keep_hold=True', 'if lost.kind == "call" else 0,\n                    keep_hold=False', "sweep_books_an_expired"),
     "sweep: a lost fee is a call": Mutant(STORE, 'booked_calls=1 if lost.kind == "call" else 0', "booked_calls=1", "swept_as_a_charge"),
-    "keep_hold: forgotten": Mutant(STORE, "max(amount, held) if posting.keep_hold else amount", "amount", "keep_hold"),
-    "keep_hold: always": Mutant(STORE, "max(amount, held) if posting.keep_hold else amount", "max(amount, held)", "books_the_truth"),
-    "keep_hold: the smaller": Mutant(STORE, "max(amount, held) if posting", "min(amount, held) if posting", "keep_hold"),
+    "keep_hold: forgotten": Mutant(ADJUSTING, "max(amount, held) if posting.keep_hold else amount", "amount", "keep_hold"),
+    "keep_hold: always": Mutant(ADJUSTING, "max(amount, held) if posting.keep_hold else amount", "max(amount, held)", "books_the_truth"),
+    "keep_hold: the smaller": Mutant(ADJUSTING, "max(amount, held) if posting", "min(amount, held) if posting", "keep_hold"),
     "balances: windows are one": Mutant(SQL, "WHERE budget = ? AND window_key = ? AND", "WHERE budget = ? AND window_key <= ? AND", "windows_and_scopes"),
     "balances: scopes are one": Mutant(SQL, "window_key = ? AND scope = ?", "window_key = ? AND scope >= ?", "windows_and_scopes"),
     "samples: estimates teach": Mutant(SQL, "('priced', 'reported')", "('priced', 'reported', 'estimated')", "samples"),

@@ -478,24 +478,26 @@ def test_status(two_days):
     size = Path(two_days).stat().st_size
     (version,) = {row["version"] for row in rows("status", "--ledger", two_days)}
     (prices,) = {row["prices"] for row in rows("status", "--ledger", two_days)}
+    (as_of,) = {row["prices_as_of"] for row in rows("status", "--ledger", two_days)}
     assert prices.startswith("genai-prices ")
     assert (
         found
         == f"""\
-ledger      {Path(two_days).resolve()}
-version     {version}
-prices      {prices}
-size_bytes  {size}
-entries     5
-open_holds  0
-first_at    2026-03-01T12:00:00+00:00
-last_at     2026-03-02T12:00:00+00:00
-priced      4
-reported    1
-estimated   0
-free        0
-unknown     0
-unpriced    0
+ledger        {Path(two_days).resolve()}
+version       {version}
+prices        {prices}
+prices_as_of  {as_of}
+size_bytes    {size}
+entries       5
+open_holds    0
+first_at      2026-03-01T12:00:00+00:00
+last_at       2026-03-02T12:00:00+00:00
+priced        4
+reported      1
+estimated     0
+free          0
+unknown       0
+unpriced      0
 """
     )
     assert rows("status", "--ledger", two_days)[0]["entries"] == 5
@@ -608,3 +610,98 @@ def test_open_holds_are_in_status_and_budgets(tmp_path):
     assert json.loads(status.stdout)[0]["open_holds"] == 1
     (row,) = json.loads(budgets.stdout)
     assert (row["spent"], row["held"], row["remaining"]) == ("0", "0.25", "0.75")
+
+
+# -- prices of one's own, another currency, fetched price data
+
+OWN_PRICES = """
+[prices]
+"chat-eu" = { same_as = "azure/gpt-4o", factor = "1.1" }
+[factors]
+openai = "0.85"
+[currency]
+code = "EUR"
+rate = "0.92"
+date = 2026-11-20
+"""
+
+
+@pytest.fixture
+def own_prices(tmp_path):
+    path = tmp_path / "prices.toml"
+    path.write_text(OWN_PRICES)
+    return str(path)
+
+
+def test_price_by_a_file_of_ones_own(own_prices, monkeypatch):
+    args = ("price", "-", "--provider", "azure", "--model", "chat-eu")
+    body = '{"prompt_tokens": 1000000, "completion_tokens": 0}'
+    assert run(*args, stdin=body).exit_code == 3
+    shown = run(*args, "--prices", own_prices, stdin=body)
+    day = json.loads(run(*args, "--prices", own_prices, "--json", stdin=body).stdout)["prices_as_of"]
+    version = shown.stdout.partition("genai-prices ")[2].partition(" ")[0]
+    assert shown.stdout.splitlines()[-2:] == [
+        f"$2.75  priced  chat-eu (genai-prices {version} of {day}, standard, 1.1 by prices.toml['chat-eu'])",
+        "2.53 EUR  1 USD = 0.92 EUR on 2026-11-20",
+    ]
+    monkeypatch.setenv("AI_BUDGET_PRICES", own_prices)
+    found = json.loads(run(*args, "--json", stdin=body).stdout)
+    assert (found["cost_usd"], found["lines"][0]["list_price_usd"]) == ("2.75", "2.5")
+    assert "EUR" not in json.dumps(found), "what programs read is in USD"
+
+
+def test_a_mistake_in_the_file_is_one_line_and_no_price(tmp_path):
+    path = tmp_path / "prices.toml"
+    path.write_text("[factors]\nopenai = 85")
+    result = run("price", "-", "--provider", "openai", "--model", "gpt-4o", "--prices", str(path), stdin="{}")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"{path}: factors.openai: 85 must be a factor")
+
+
+def test_report_shows_another_currency_beside_usd_to_people_alone(two_days, own_prices):
+    plain = run("report", "--ledger", two_days, "--by", "day")
+    shown = run("report", "--ledger", two_days, "--by", "day", "--prices", own_prices)
+    assert "EUR" not in plain.output
+    head, _, *lines = shown.stdout.splitlines()
+    columns = head.split()
+    at = columns.index("cost_usd")
+    assert columns[at : at + 2] == ["cost_usd", "cost_eur"]
+    for line in lines:
+        usd, eur = line.split()[at : at + 2]
+        exact = Decimal(usd) * Decimal("0.92")
+        assert eur == (f"{exact:.2f}" if exact > Decimal("0.005") else "<0.01")
+    assert shown.stderr == "1 USD = 0.92 EUR on 2026-11-20; budgets and the ledger are in USD.\n"
+    for form in ("--json", "--csv", "--nl"):
+        assert (
+            run("report", "--ledger", two_days, form, "--prices", own_prices).output
+            == run("report", "--ledger", two_days, form).output
+        )
+
+
+def test_status_says_which_prices_hold_and_of_when(two_days, own_prices):
+    (found,) = rows("status", "--ledger", two_days, "--prices", own_prices)
+    assert (found["own_prices"], found["currency"]) == ("prices.toml", "1 USD = 0.92 EUR on 2026-11-20")
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", found["prices_as_of"])
+
+
+def test_update_prices_fetches_checks_and_keeps(tmp_path, monkeypatch):
+    from ai_budget_callbacks.pricing.catalogue import catalogue
+    from tests.support.price_data import published, sending
+
+    kept = tmp_path / "prices.json"
+    monkeypatch.setenv("AI_BUDGET_PRICE_DATA", str(kept))
+    catalogue.cache_clear()
+    try:
+        with sending(b"[]") as url:
+            refused = run("update-prices", "--url", url)
+        assert (refused.exit_code, refused.stdout, kept.exists()) == (1, "", False)
+        assert "The prices are the same as before." in refused.stderr
+        with time_machine.travel("2026-11-24T12:00:00Z", tick=False), sending(published()) as url:
+            done = run("update-prices", "--url", url)
+        assert done.exit_code == 0
+        assert re.fullmatch(rf"\d+ models of \d+ providers, as of 2026-11-24, in {re.escape(str(kept))}\n", done.stdout)
+        args = ("price", "-", "--provider", "openai", "--model", "gpt-4o")
+        shown = run(*args, stdin='{"prompt_tokens": 1000}').stdout.splitlines()[-1]
+        assert re.fullmatch(r"\$0\.0025  priced  gpt-4o \(genai-prices \S+ \+ data of 2026-11-24, standard\)", shown)
+    finally:
+        catalogue.cache_clear()

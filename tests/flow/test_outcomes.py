@@ -568,6 +568,7 @@ async def test_a_model_without_a_price_is_refused_before_sending(serve, handler,
         f"No price is known for model 'house-model' of provider 'openai' (genai-prices {version('genai-prices')} does "
         "not know 'house-model' of provider 'openai'), and a USD budget applies. Nothing was sent. Declare it where the budget is made:\n"
         '    prices={"house-model": Price(input="0.15", output="0.60", per=1_000_000)}\n'
+        '    prices={"house-model": SameAs("provider/model")}  # a deployment or an alias\n'
         '    prices={"house-model": "free"}\n'
         'or allow an amount for each unpriced call: on_unpriced="0.05".'
     )

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import threading
-import time
 import uuid
 from decimal import Decimal
 
@@ -417,10 +416,12 @@ def test_a_refused_prompt_takes_back_what_another_handler_held_for_its_siblings(
 
 def test_one_run_id_twice_at_once_in_one_handler_is_refused_and_leaves_nothing(serve, handler, ledger):
     far = serve(Reply(delay_s=1, **USAGE))
-    slow = [lambda _: time.sleep(0.5)]  # between the claim of a run id and its admission
-    first, shared = handler(Budget(usd="1"), listeners=slow), handler(Budget(usd="1"))
+    said, refused = [], threading.Event()
+    # between the claim of a run id and its admission: open until all others were refused, however slow the machine is
+    slow = [lambda _: refused.wait(5)]
+    first, shared = (handler(Budget(usd="1"), listeners=slow) for _ in range(2))
     run_id = uuid.uuid4()
-    said, together, model = [], threading.Barrier(8), chat(far)  # made before: a client takes longer than an answer
+    together, model = threading.Barrier(8), chat(far)
 
     def ask():
         together.wait()
@@ -428,6 +429,8 @@ def test_one_run_id_twice_at_once_in_one_handler_is_refused_and_leaves_nothing(s
             model.invoke("hi", config=config(first, shared, run_id=run_id))
         except ConfigError as error:
             said.append(error.message)
+            if len(said) == 7:
+                refused.set()
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:

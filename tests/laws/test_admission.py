@@ -51,8 +51,9 @@ def attach(*budgets, block=False):
     return [Attached.make(budget, "owner", index, block=block) for index, budget in enumerate(budgets)]
 
 
-def ask(call, *budgets, reserve="expected", on_unpriced="refuse", book=BOOK, learned=lambda _: Learned()):
-    return admit(call, attach(*budgets), book, Policy(reserve=reserve, on_unpriced=on_unpriced), learned)
+def ask(call, *budgets, reserve="expected", on_unpriced="refuse", book=BOOK, learned=lambda _: Learned(), sent=False):
+    policy = Policy(reserve=reserve, on_unpriced=on_unpriced)
+    return admit(call, attach(*budgets), book, policy, learned, sent=sent)
 
 
 def wants(found):
@@ -283,6 +284,44 @@ def test_the_worst_case_of_a_call_without_a_price_still_bounds_its_tokens():
     assert found.held_pico is None
 
 
+@pytest.mark.parametrize(
+    ("reserve", "bound", "whole"),
+    [("worst_case", None, 16_384), ("worst_case", 100, None), ("expected", None, None), ("expected", 100, None)],
+)
+def test_an_output_that_only_the_model_bounds_is_said(reserve, bound, whole):
+    # gpt-4o-mini: 0.15/0.60 a million, at most 16,384 output tokens; at priority 0.25/1
+    found = ask(made("gpt-4o-mini", max_output_tokens=bound), USD, reserve=reserve)
+    assert found.whole_output == whole
+    text = exceeded(made("gpt-4o-mini"), found, NoRoom(found.wants[0], 0, 10**12 - 1)).message
+    hint = (
+        "; this call needs $0.01676625 (worst case: the model's whole output maximum of 16384 tokens; "
+        "set max_tokens or max_completion_tokens on the model). "
+    )
+    assert (hint in text) is (whole is not None), text
+
+
+def test_what_has_no_output_is_bounded():
+    found = ask(made("text-embedding-3-small", max_output_tokens=None, output=False), USD, reserve="worst_case")
+    assert found.whole_output is None
+
+
+# -- what was sent already
+
+
+@pytest.mark.parametrize("reserve", ["expected", "worst_case", "none", 3_000_000])
+def test_what_was_sent_already_holds_nothing(reserve):
+    found = ask(made(), USD, TOKENS, CALLS, reserve=reserve, sent=True)
+    assert wants(found) == [(0, None, 10**12), (0, None, 5_000), (1, None, 7)]
+    assert found.held_pico == 0
+
+
+def test_what_was_sent_already_is_refused_for_nothing():
+    assert ask(made("nobodys"), USD, sent=True).unpriced
+    assert ask(made("nobodys"), Budget(calls=3, match={"model": "gpt-*"}), sent=True).wants == ()
+    assert ask(made(other_parts=1), USD, reserve="worst_case", sent=True).held_pico == 0
+    assert ask(made("nobodys"), USD, on_unpriced=7, sent=True).held_pico == 7
+
+
 # -- charges
 
 
@@ -333,6 +372,8 @@ def test_a_price_that_is_not_whole_is_no_price(model, lacks, reserve):
     with pytest.raises(PriceUnknown, match=f"the price of '{model}' has {lacks}") as refused:
         ask(made(model), TOKENS, USD, book=PARTS, reserve=reserve)
     assert refused.value.budget is USD
+    given = {"no-output": 'output="…"', "no-input": 'input="…"', "fee": 'input="…", output="…"'}[model]
+    assert f'Give {given} in prices={{"{model}": Price(…)}}' in refused.value.message
     found = ask(made(model), WARNS, TOKENS, CALLS, book=PARTS, reserve="expected")
     assert found.unpriced == f"the price of '{model}' has {lacks}"
     assert wants(found) == [(0, None, None), (INPUT + OUTPUT, INPUT + 1, 5_000), (1, None, 7)]

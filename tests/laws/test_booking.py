@@ -317,6 +317,7 @@ def test_of_an_unpriced_answer_the_larger_of_amount_and_priced_part_is_booked(al
     [
         ("mine", EXPECTED, ESTIMATE),
         ("mine", ALLOWED, ESTIMATE),
+        ("mine", Policy(reserve="expected", on_unpriced=2 * ESTIMATE), ESTIMATE),
         ("nobodys", ALLOWED, 5_000_000),
         ("nobodys", EXPECTED, None),
     ],

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ai_budget_callbacks.budget import Attached, BalanceKey, Budget, amount_text, window_end, window_key
+from ai_budget_callbacks.budget import Attached, BalanceKey, Budget, amount_text, field_key, window_end, window_key
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.pricing import Price, PriceBook
 from ai_budget_callbacks.usage import Call, Who
@@ -439,6 +439,24 @@ def test_every_scope_field_is_read_from_its_own_place():
     assert scope("metadata.job", made) == ["nightly"]
     assert scope("metadata.user", made) == ["from metadata"]
     assert scope((), made) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("user", "user"),
+        ("user_id", "user"),
+        ("thread_id", "thread"),
+        ("node", "node"),
+        ("team", "team"),
+        ("metadata.team", "team"),
+        ("metadata.user", "metadata.user"),
+        ("metadata.user_id", "metadata.user_id"),
+        ("metadata.metadata.", "metadata."),
+    ],
+)
+def test_a_field_has_one_spelling(name, key):
+    assert field_key(name) == key
 
 
 def test_the_frameworks_names_of_user_and_thread_are_ours():

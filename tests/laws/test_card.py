@@ -104,3 +104,30 @@ def test_the_fee_of_a_request_is_one_line_of_one():
         ("input_uncached", 2, 2_000_000),
         ("request_fee", 1, 250_000_000_000),
     ]
+
+
+@pytest.mark.parametrize(
+    ("buckets", "with_output", "without"),
+    [
+        ((), ("input", "output"), ("input",)),
+        (("input_uncached",), ("output",), ()),
+        (("output_text",), ("input",), ("input",)),
+        (("input_uncached", "output_text"), (), ()),
+        (("request_fee",), ("input", "output"), ("input",)),
+    ],
+)
+def test_what_a_card_lacks_is_said(buckets, with_output, without):
+    made = card(**dict.fromkeys(buckets, Rate(Decimal(1), 1)))
+    assert (made.lacks(output=True), made.lacks(output=False)) == (with_output, without)
+
+
+def test_a_free_card_lacks_nothing():
+    assert RateCard(rates={}, source=HERE, free=True).lacks(output=True) == ()
+
+
+def test_of_what_cannot_be_priced_whole_every_priced_part_counts():
+    made = card(cache_read=Rate(Decimal("0.5"), 1), output_text=Rate(Decimal(2), 1), request_fee=Rate(Decimal(7), 1))
+    # 4 x 0.50, 5 x 2 and the fee; the bucket in between has no rate
+    cost = price_usage(usage(cache_read=4, input_uncached=3, output_text=5), made)
+    assert (cost.status, cost.pico, cost.part_pico) == ("unpriced", None, 19 * 10**12)
+    assert cost.reason == "no price for input_uncached of m"

@@ -158,11 +158,33 @@ def test_the_tiers_that_may_be_served(provider, model, tiers):
         ("mistral", "magistral-small-", "magistral-small", "exact"),
         ("mistral", "magistral-small-latest", "magistral-small", "dated"),
         ("mistral", "magistral-small-2509", "magistral-small", "prefix"),
-        ("google", "gemini-3.5-flash-001", "gemini-3.5-flash", "prefix"),  # the pattern is open at its end
-        ("google", "gemini-2.5-pro-preview-06-05", "gemini-2.5-pro", "prefix"),
+        ("google", "gemini-3.5-flash-001", "gemini-3.5-flash", "dated"),  # Google numbers its versions
+        ("google", "gemini-2.5-pro-preview-06-05", "gemini-2.5-pro", "dated"),
         ("google", "gemini-2.5-flash-lite-preview", "gemini-2.5-flash-lite", "exact"),
         ("google", "gemini-2.5-flash-lite-preview-2025-06-17", "gemini-2.5-flash-lite", "dated"),
         ("openai", "computer-use-anything", "computer-use", "prefix"),
+        ("google", "gemini-2.5-pro-native-audio", "gemini-2.5-pro", "prefix"),
+        ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", "meta-llama/Llama-3.3-70B-Instruct-Turbo", "exact"),
+        ("aws", "us.amazon.nova-pro-v1:0", "amazon.nova-pro-v1:0", "exact"),
+        ("aws", "amazon.nova-pro-v2:0", "amazon.nova-pro-v1:0", "prefix"),  # another model
+        (
+            "aws",
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "regional.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "exact",
+        ),
+        (
+            "aws",
+            "arn:aws:bedrock:us-east-1:012345678901:inference-profile/us.anthropic.claude-sonnet-4-6",
+            "regional.anthropic.claude-sonnet-4-6-v1:0",
+            "exact",
+        ),
+        (
+            "aws",
+            "anthropic.claude-sonnet-4-5-20250929-v2:0",
+            "regional.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "prefix",
+        ),
     ],
 )
 def test_an_entry_says_how_its_model_was_found(provider, model, known, rule):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from enum import Enum
 from fractions import Fraction
 from typing import Any
 
@@ -186,6 +187,80 @@ def test_shapes_by_hand(raw, buckets, flags):
     assert (dict(found.buckets), found.flags, found.reader) == (buckets, flags, "google/1")
     assert found.raw is raw
     assert shaped(raw)
+
+
+class Plain(Enum):
+    """A word as a client may have it."""
+
+    AUDIO = "AUDIO"
+    TEXT = "TEXT"
+    IMAGE = "IMAGE"
+    FLEX = "ON_DEMAND_FLEX"
+    DEFAULT = "ON_DEMAND"
+
+
+class Texts(str, Enum):  # noqa: UP042 - google-genai's enums: texts whose str() is not their value
+    AUDIO = "AUDIO"
+    TEXT = "TEXT"
+    IMAGE = "IMAGE"
+    FLEX = "ON_DEMAND_FLEX"
+    DEFAULT = "ON_DEMAND"
+
+
+@pytest.mark.parametrize("words", [Plain, Texts])
+def test_every_count_is_read_as_the_python_client_writes_it(words):
+    raw = {
+        "prompt_token_count": 100,
+        "cached_content_token_count": 40,
+        "tool_use_prompt_token_count": 5,
+        "candidates_token_count": 30,
+        "thoughts_token_count": 7,
+        "total_token_count": 150,  # 8 more than the others add up to
+        "prompt_tokens_details": [
+            {"modality": words.TEXT, "token_count": 80},
+            {"modality": words.AUDIO, "token_count": 20},
+        ],
+        "cache_tokens_details": [{"modality": words.AUDIO, "token_count": 12}],
+        "candidates_tokens_details": [
+            {"modality": words.AUDIO, "token_count": 6},
+            {"modality": words.IMAGE, "token_count": 9},
+            {"modality": words.IMAGE, "token_count": 1},
+        ],
+        "traffic_type": words.FLEX,
+    }
+    found = read(raw)
+    assert dict(found.buckets) == {
+        "input_uncached": 52,  # 100, less 40 that were cached and 8 of audio that were not
+        "input_audio": 8,
+        "cache_read": 28,
+        "cache_read_audio": 12,
+        "input_tool": 5,
+        "output_text": 14,
+        "output_audio": 6,
+        "output_image": 10,
+        "output_reasoning": 15,
+    }
+    assert found.flags == ("inconsistent",)
+    assert found.terms == Terms(service_tier="flex")
+    assert read(raw | {"traffic_type": words.DEFAULT}).terms == Terms()
+
+
+@pytest.mark.parametrize(
+    ("raw", "ours"),
+    [
+        ({"promptTokenCount": 1}, True),
+        ({"candidatesTokenCount": 1}, True),
+        ({"thoughtsTokenCount": 1}, True),
+        ({"prompt_token_count": 1}, True),
+        ({"candidates_token_count": 1}, True),
+        ({"thoughts_token_count": 1}, True),
+        ({"prompt_tokens": 1, "input_tokens": 1, "totalTokenCount": 1}, False),
+        ({}, False),
+    ],
+    ids=repr,
+)
+def test_one_of_three_counts_makes_the_family(raw, ours):
+    assert shaped(raw) is ours
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)

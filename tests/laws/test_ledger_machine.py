@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ai_budget_callbacks.ledger import NoRoom, open_ledger
-from tests.support.books import HOUR, NOW, claim, key, posting, raw, read_books, want, wrong_in
+from ai_budget_callbacks.usage import Usage
+from tests.support.books import HOUR, NOW, claim, correction, key, posting, raw, read_books, want, wrong_in
 
 # name: (unit, limit, whether it stops)
 BUDGETS = {
@@ -74,12 +75,21 @@ class Model:
             self.held[balance] -= amount
         return hold
 
-    def book(self, entry_key, status, amounts, scopes, held=None):
+    def history(self, entry_key):
+        """An entry and its adjustments."""
+        return [e for k, e in self.entries.items() if entry_key in (k, e["adjusts"])]
+
+    def standing(self, entry_key):
+        """What each balance counts of an entry by now."""
+        rows = self.history(entry_key)
+        return {balance: sum(row["amounts"][balance] for row in rows) for balance in rows[0]["amounts"]}
+
+    def book(self, entry_key, status, amounts, scopes, held=None, adjusts=None):
         for balance, amount in amounts.items():
             self.spent[balance] = self.spent.get(balance, 0) + amount
             self.held.setdefault(balance, 0)
         self.entries[entry_key] = {
-            "status": status, "amounts": amounts, "scopes": set(scopes), "held": held or {},
+            "status": status, "amounts": amounts, "scopes": set(scopes), "held": held or {}, "adjusts": adjusts,
         }  # fmt: skip
 
 
@@ -278,8 +288,33 @@ class LedgerMachine(RuleBasedStateMachine):
             balance: max(by_unit(balance, usd, tokens, calls), held if keep else 0)
             for balance, held in earlier["held"].items()
         }
-        amounts = {balance: amount - earlier["amounts"][balance] for balance, amount in in_time.items()}
-        self.model.book(late, status, amounts, earlier["scopes"])
+        before = self.model.standing(entry_key)
+        amounts = {balance: amount - before[balance] for balance, amount in in_time.items()}
+        self.model.book(late, status, amounts, earlier["scopes"], adjusts=entry_key)
+
+    @precondition(lambda self: any(e["adjusts"] is None for e in self.model.entries.values()))
+    @rule(which=which, pick=pick, usd=AMOUNT, tokens=st.none() | AMOUNT, free=st.booleans(), again=st.booleans())
+    def correct(self, which, pick, usd, tokens, free, again):
+        """A correction makes the balances as if the entry had been booked so; the same one again changes nothing."""
+        entry_key = self.some([k for k, e in self.model.entries.items() if e["adjusts"] is None], pick)
+        earlier, before = self.model.entries[entry_key], self.model.standing(entry_key)
+        ((entry_id,),) = self.reader.execute("SELECT id FROM entry WHERE key = ?", (entry_key,)).fetchall()
+        pico, status = (0, "free") if free else (usd + 1, "priced")
+        usage = None if tokens is None else Usage(buckets={"output_text": tokens + 1})
+        record = correction(pico, status=status, at=self.now, usage=usage)
+        truth = {
+            balance: by_unit(balance, pico, amount if tokens is None else tokens + 1, amount)
+            for balance, amount in before.items()
+        }
+        number = len(self.model.history(entry_key))
+        settled = self.ledgers[which].adjust(entry_id, record)
+        if settled.fresh:
+            amounts = {balance: amount - before[balance] for balance, amount in truth.items()}
+            self.model.book(f"adjust:{entry_key}:{number}", status, amounts, earlier["scopes"], adjusts=entry_key)
+        else:
+            assert (truth, status) == (before, self.model.history(entry_key)[-1]["status"]), "a correction was dropped"
+        if again:
+            assert not self.ledgers[1 - which].adjust(entry_id, record).fresh, "one correction moved the money twice"
 
     @rule(which=which, pick=pick)
     def release(self, which, pick):

@@ -8,7 +8,6 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
 from ai_budget_callbacks.langchain.extract import outcome_of
 from ai_budget_callbacks.langchain.failures import judge
-from ai_budget_callbacks.usage import flat
 
 
 def chat(*, total_in=100, total_out=10, inside=None, content="x", **metadata):
@@ -86,11 +85,6 @@ def test_a_text_model_keeps_its_counts_with_the_generation():
     assert dict(outcome.usage.buckets) == {"input_uncached": 16, "output_text": 51}
     assert outcome.response_model == "llama3"
     assert "secret" not in str(outcome.usage.raw), "raw usage never holds content"
-
-
-@pytest.mark.parametrize("raw", [None, {}, {"prompt_eval_count": None}, {"eval_count": 0}, {"eval_count": "7"}])
-def test_ollama_without_a_count_is_absent_not_zero(raw):
-    assert flat.read(raw) is None
 
 
 class ClientError(Exception):

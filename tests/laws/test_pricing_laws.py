@@ -19,7 +19,7 @@ from ai_budget_callbacks.money import INT64_MAX, usd_text
 from ai_budget_callbacks.pricing import Cost, Price, PriceBook, Rate, RateCard, Source, Unpriced
 from ai_budget_callbacks.pricing.card import price_usage
 from ai_budget_callbacks.pricing.corrections import load
-from ai_budget_callbacks.usage import BUCKETS, INPUT_BUCKETS, Terms, Usage, anthropic, openai
+from ai_budget_callbacks.usage import BUCKETS, INPUT_BUCKETS, Other, Terms, Usage, anthropic, openai
 from tests.support.goldens import NOW, by_hand, usage
 
 PICO = 10**12
@@ -519,7 +519,9 @@ def test_free_is_a_value_with_a_reason_and_covers_every_bucket():
 def test_anything_but_a_price_or_free_is_refused(word):
     with pytest.raises(ConfigError) as caught:
         PriceBook({"mine": word})
-    assert caught.value.message == f"prices['mine'] must be a Price(…) or \"free\", not {word!r}."
+    assert caught.value.message == (
+        f'prices[\'mine\'] must be a Price(…), a SameAs("provider/model") or "free", not {word!r}.'
+    )
 
 
 @pytest.mark.parametrize(
@@ -866,3 +868,60 @@ def test_an_inherited_rate_needs_an_explicit_rule():
     assert price_usage(usage(output_reasoning=1), card).reason == "no price for output_reasoning of m"
     card = replace(card, inherits={"output_reasoning": "output_text"})
     assert price_usage(usage(output_reasoning=1), card).pico == 10_000_000
+
+
+# -- another model's usage inside an answer
+
+ADVICE = Other(model="claude-opus-4-5", buckets={"input_uncached": 2_000, "output_text": 40})
+
+
+def test_an_advisor_is_billed_at_its_own_price_and_named_on_its_lines():
+    found = replace(usage(**STANDARD), others=(ADVICE,))
+    cost = price(found, "anthropic", "claude-sonnet-4-5")
+    # 1000 x 3 + 100 x 15, and 2000 x 5 + 40 x 25
+    assert (cost.status, usd_text(cost.pico)) == ("priced", "0.0155")
+    assert [(line.model, line.bucket, usd_text(line.amount_pico)) for line in cost.lines] == [
+        (None, "input_uncached", "0.003"),
+        (None, "output_text", "0.0015"),
+        ("claude-opus-4-5", "input_uncached", "0.01"),
+        ("claude-opus-4-5", "output_text", "0.001"),
+    ]
+    assert (found.input_tokens, found.output_tokens) == (3_000, 140)
+
+
+def test_an_advisor_without_a_price_makes_the_answer_unpriced_with_the_rest_of_it_known():
+    found = replace(usage(**STANDARD), others=(replace(ADVICE, model="claude-nobody-knows"), ADVICE))
+    cost = price(found, "anthropic", "claude-sonnet-4-5")
+    assert (cost.status, cost.pico) == ("unpriced", None)
+    assert "claude-nobody-knows" in cost.reason
+    assert cost.part_pico == 15_500_000_000
+
+
+def test_an_advisor_may_have_a_price_of_ones_own_and_a_free_answer_is_not_free_with_it():
+    book = PriceBook({"claude-mine": "free", "advisor": Price(input="1", output="2")})
+    found = replace(usage(**STANDARD), others=(replace(ADVICE, model="advisor"),))
+    cost = price(found, "anthropic", "claude-mine", book=book)
+    # 2000 x 1 + 40 x 2
+    assert (cost.status, cost.reason, usd_text(cost.pico)) == ("priced", None, "0.00208")
+    free = replace(usage(**STANDARD), others=(replace(ADVICE, model="claude-mine"),))
+    assert price(free, "anthropic", "claude-mine", book=book).status == "free"
+
+
+# -- free by its seller's list
+
+
+@pytest.mark.parametrize(
+    ("stated", "status"), [({"cost": 0}, "free"), ({"cost": "0.002"}, "reported"), ({}, "free")], ids=repr
+)
+def test_what_openrouter_lists_as_free_is_free_unless_it_charged(stated, status):
+    raw = {"prompt_tokens": 10, "completion_tokens": 5} | stated
+    cost = price(openai.read(raw), "openrouter", "openai/gpt-oss-20b:free")
+    assert cost.status == status
+    assert bool(cost.pico) == (status == "reported")
+    assert cost.reason or status == "reported", "free without a reason"
+
+
+def test_a_stated_cost_of_nothing_does_not_make_a_model_free():
+    raw = {"prompt_tokens": 1_000, "completion_tokens": 100, "cost": 0}
+    # 1000 x 2.50 + 100 x 10
+    assert usd(openai.read(raw), "openrouter", "openai/gpt-4o") == "0.0035"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from ai_budget_callbacks.ledger import Entry, Posting
 from ai_budget_callbacks.ledger.rows import call_json, call_of, dumps, entry_fields, entry_of, iso, moment, row_of
 from ai_budget_callbacks.ledger.statements import INSERT_ENTRY
 from ai_budget_callbacks.pricing import Cost, Line, Source
-from ai_budget_callbacks.usage import Call, Request, Terms, Usage, Who
+from ai_budget_callbacks.usage import Call, Other, Request, Terms, Usage, Who
 
 TOKYO = timezone(timedelta(hours=9))
 STARTED = datetime(2026, 3, 1, 21, 0, 0, 5, tzinfo=TOKYO)  # noon in UTC
@@ -56,7 +56,7 @@ FULL = Posting(
         reader="openai.chat",
         raw={"prompt_tokens": 5},
         flags=("inconsistent",),
-        terms=Terms(batch=True),
+        terms=Terms(service_tier="flex", batch=True),
     ),
     cost=Cost(status="priced", pico=80_000_000, lines=LINES, source=SOURCE),
     booked_pico=80_000_000,
@@ -113,6 +113,7 @@ FULL_ROW = {
     '"terms":"standard","corrections":[]}',
     "content": '{"in": "hi"}',
     "path": '[["run-1","graph"],["step-2","draft"]]',
+    "terms": '{"service_tier":"flex","batch":true}',
 }
 BARE_ROW = {
     **dict.fromkeys(FULL_ROW),
@@ -189,6 +190,7 @@ def test_a_row_reads_back_as_the_entry_it_was():
             reader="openai.chat",
             raw={"prompt_tokens": 5},
             flags=("inconsistent",),
+            terms=Terms(service_tier="flex", batch=True),
         ),
         "cost_pico": 80_000_000,
         "booked_pico": 80_000_001,
@@ -209,6 +211,8 @@ def test_a_row_reads_back_as_the_entry_it_was():
             "corrections": [],
         },
         "path": (("run-1", "graph"), ("step-2", "draft")),
+        "terms": Terms(service_tier="flex", batch=True),
+        "added_tokens": None,
     }
 
 
@@ -216,6 +220,7 @@ def test_what_an_entry_does_not_have_reads_back_as_nothing():
     entry = entry_of({"id": 9, **BARE_ROW})
     assert (entry.usage, entry.source, entry.cost_pico, entry.booked_pico, entry.adjusts) == (None,) * 5
     assert (entry.flags, entry.lines, entry.path, dict(entry.metadata)) == ((), (), (), {})
+    assert (entry.terms, entry.added_tokens, entry.input_tokens, entry.output_tokens) == (None, None, 0, 0)
     counted = entry_of({"id": 9, **BARE_ROW, "usage": '{"output_text":7}'}).usage
     assert (dict(counted.buckets), counted.reader, counted.raw, counted.flags) == (
         {"output_text": 7},
@@ -225,15 +230,27 @@ def test_what_an_entry_does_not_have_reads_back_as_nothing():
     )
 
 
+def test_another_models_usage_stands_under_its_name_and_comes_back():
+    advice = Other(model="claude-advisor", buckets={"input_uncached": 3, "output_text": 2})
+    usage = replace(FULL.usage, others=(advice,))
+    row = written(full_fields(usage=usage), key="k", amounts={}, held={}, text_bytes=0, content=None)
+    assert row["usage"] == '{"input_uncached":5,"output_text":7,"claude-advisor":{"input_uncached":3,"output_text":2}}'
+    assert (row["input_tokens"], row["output_tokens"]) == (8, 9)
+    back = entry_of({"id": 8, **row}).usage
+    assert (back.others, dict(back.buckets), back.total_tokens) == (
+        (advice,),
+        {"input_uncached": 5, "output_text": 7},
+        17,
+    )
+
+
 def test_the_entry_handed_out_is_the_one_that_is_read_back():
     assert entry_of({"id": 8, **FULL_ROW}) == Entry(
         id=8,
         **full_fields(
             at=ENDED,
             started_at=STARTED,
-            usage=Usage(
-                buckets=FULL.usage.buckets, reader="openai.chat", raw={"prompt_tokens": 5}, flags=("inconsistent",)
-            ),
+            usage=replace(FULL.usage, raw={"prompt_tokens": 5}),
         ),
     )
 

@@ -86,6 +86,11 @@ def test_tools_that_the_usage_counts_are_billed(more, units):
     assert (dict(found.buckets), found.flags) == (BOTH | units, ())
 
 
+def test_tools_that_stand_where_no_object_is_are_flagged():
+    found = openai.read({**CHAT, "server_side_tool_usage_details": [2]})
+    assert (dict(found.buckets), found.flags) == (BOTH, ("invalid_count",))
+
+
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
 def test_a_nonsense_count_of_tools_is_flagged_and_never_billed(nonsense):
     for more in (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ai_budget_callbacks.usage import Terms
-from ai_budget_callbacks.usage.wire import Body, read_body
+from ai_budget_callbacks.usage.wire import Body, read_body, read_usage
 
 CHAT = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 RESPONSES = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
@@ -187,6 +187,54 @@ def test_searches_of_gemini_are_counted_as_the_model_to_price_by_bills_them(said
     body = {"modelVersion": said, "usageMetadata": GEMINI, "candidates": [SEARCHED]}
     assert buckets(read_body(body, model=given)) == BOTH | units
     assert read_body({"modelVersion": said, "candidates": [SEARCHED]}, model=given).usage is None
+
+
+# -- a usage object of nobody knows whose family
+
+
+@pytest.mark.parametrize(
+    ("raw", "reader", "counts"),
+    [
+        (CHAT, "openai/1", BOTH),
+        (RESPONSES, "openai/1", BOTH),
+        (CLAUDE, "anthropic/1", BOTH),
+        (GEMINI, "google/1", BOTH),
+        # what is read from a cache is inside OpenAI's total and comes on top of Anthropic's
+        (CLAUDE | {"cache_read_input_tokens": 50, "total_tokens": 170}, "anthropic/1", BOTH | {"cache_read": 50}),
+        (
+            CLAUDE | {"cache_creation_input_tokens": 50, "total_tokens": 170},
+            "anthropic/1",
+            BOTH | {"cache_write_5m": 50},
+        ),
+        (
+            CLAUDE | {"input_tokens_details": {"cached_tokens": 40}},
+            "openai/1",
+            BOTH | {"input_uncached": 60, "cache_read": 40},
+        ),
+        (CHAT | {"input_tokens": 100}, "openai/1", BOTH),
+        ({"prompt_tokens": 100, "completion_tokens": 20, "input_tokens": 100}, "openai/1", BOTH),
+        ({"output_tokens": 20}, "openai/1", {"output_text": 20}),
+    ],
+)
+def test_a_usage_object_is_read_by_its_shape(raw, reader, counts):
+    found = read_usage(raw)
+    assert (found.reader, dict(found.buckets), found.terms) == (reader, counts, Terms())
+
+
+def test_a_client_that_sends_both_families_words_is_of_openais():
+    # LiteLLM: the prompt includes what was read
+    found = read_usage(CHAT | {"cache_read_input_tokens": 40})
+    assert found.reader == "openai/1"
+    assert found.input_tokens == 100
+
+
+def test_a_tier_beside_a_usage_object_is_taken():
+    assert read_usage(CHAT, service_tier="flex").terms == Terms(service_tier="flex")
+
+
+@pytest.mark.parametrize("raw", [None, "usage", {}, [CHAT]], ids=repr)
+def test_what_is_no_usage_object_is_absent(raw):
+    assert read_usage(raw) is None
 
 
 # -- what the caller adds

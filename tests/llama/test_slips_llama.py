@@ -212,8 +212,8 @@ def test_the_model_of_additional_kwargs_is_the_one_that_is_asked(serve, meter, l
 def test_instructions_of_the_responses_api_are_part_of_the_worst_case(serve, meter, ledger):
     far = serve(ANSWER)
     own = meter(reserve="worst_case")
-    with suppress(BudgetExceeded), track(Budget(usd="0.005"), meter=own):
-        # 100,000 bytes at 0.15 per million are $0.015
+    with suppress(BudgetExceeded), track(Budget(usd="0.001"), meter=own):
+        # 100,000 bytes are 12,500 tokens at 0.15 per million, $0.001875; without them the call would hold $0.00014
         responses(far, instructions="x" * 100_000, max_output_tokens=100).chat(ASK)
     assert not far.requests, "100 kB of instructions were sent and not held for"
 
@@ -571,7 +571,7 @@ def test_the_model_of_a_call_is_the_one_that_is_priced(serve, handler, ledger):
 def test_a_prompt_template_of_the_model_is_part_of_the_worst_case(serve, meter, ledger):
     far = serve(ANSWER)
     model = like(far, is_chat_model=False, completion_to_prompt=lambda p: "x" * 100_000 + p, max_tokens=100)
-    with suppress(BudgetExceeded), track(Budget(usd="0.005"), meter=meter(reserve="worst_case")):
+    with suppress(BudgetExceeded), track(Budget(usd="0.001"), meter=meter(reserve="worst_case")):
         model.complete(QUESTION)
     assert not far.requests
 
@@ -641,9 +641,9 @@ def test_a_longer_request_inside_a_short_one_is_held_for_as_what_it_is(serve, me
     far = serve(Reply(text="x", input_tokens=50_000, output_tokens=10))
     own = meter(reserve="worst_case", prices=MINI)
     model = Verbose(inner=chat(far, max_tokens=10))
-    with suppress(BudgetExceeded), track(Budget(usd="0.005"), meter=own):
-        model.complete(QUESTION, max_tokens=10)  # 50,000 x 0.15 per million are $0.0075
-    assert not far.requests, f"booked {read_back(ledger).booked_usd} on a worst-case budget of $0.005"
+    with suppress(BudgetExceeded), track(Budget(usd="0.0005"), meter=own):
+        model.complete(QUESTION, max_tokens=10)  # 100,000 bytes are 12,500 tokens at 0.15 per million, $0.001875
+    assert not far.requests, f"booked {read_back(ledger).booked_usd} on a worst-case budget of $0.0005"
 
 
 def test_a_used_up_budget_is_told_where_models_lack_decorators(serve, meter, ledger):

@@ -39,17 +39,23 @@ TESTS = {
         "usage/_counts": READERS,
         "usage/openai": READERS,
         "usage/anthropic": READERS,
+        "usage/google": ("tests/laws/test_google.py", "tests/laws/test_goldens.py"),
+        "usage/flat": ("tests/laws/test_ollama.py", "tests/laws/test_corpus.py"),
         "usage/wire": ("tests/laws/test_wire.py",),
         "usage/__init__": READERS,
         "pricing/card": ("tests/laws/test_card.py", *PRICES),
         "pricing/reported": ("tests/laws/test_reported.py",),
         "pricing/corrections": PRICES,
-        "pricing/book": ("tests/laws/test_book.py", *PRICES),
+        "pricing/book": ("tests/laws/test_book.py", "tests/laws/test_own_prices.py", *PRICES),
+        "pricing/own": ("tests/laws/test_own_prices.py", *PRICES),
+        "pricing/file": ("tests/laws/test_prices_file.py",),
+        "pricing/currency": ("tests/laws/test_prices_file.py",),
+        "pricing/snapshot": ("tests/laws/test_snapshot.py",),
         "pricing/estimate": PRICES,
         "pricing/catalogue": ("tests/laws/test_catalogue.py", *PRICES),
         "budget": ("tests/laws/test_budget.py",),
         "booking": ("tests/laws/test_booking.py",),
-        "admission": ("tests/laws/test_admission.py",),
+        "admission": ("tests/laws/test_admission.py", *METER),
         "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
         "ledger/owner": ("tests/contract/test_owner.py", "tests/contract/test_ledger.py"),
         "ledger/verify": LEDGER,
@@ -63,7 +69,7 @@ TESTS = {
 # for these modules every test is taken to reach every function.
 CACHED = {
     "ai_budget_callbacks/pricing/" + name
-    for name in ("card.py", "corrections.py", "book.py", "estimate.py", "catalogue.py")
+    for name in ("card.py", "corrections.py", "book.py", "own.py", "estimate.py", "catalogue.py")
 }
 COPIED = (
     "ai_budget_callbacks",
@@ -127,11 +133,13 @@ def prepare(module: str) -> tuple[Path, bool]:
     for path in [*where.glob("tests/**/*.py"), *where.glob("ai_budget_callbacks/**/*.py")]:
         if path.relative_to(where) not in wanted:
             path.unlink()
-    # mutmut refreshes no copy of its own but the mutated one
-    for path in where.glob("mutants/ai_budget_callbacks/**/*.py"):
+    # mutmut deletes nothing from its own copy, and refreshes no data in it
+    for path in where.glob("mutants/ai_budget_callbacks/**/*"):
         source = where / path.relative_to(where / "mutants")
-        if not source.exists():
+        if path.suffix == ".py" and not source.exists():
             path.unlink()
+        elif path.suffix in {".toml", ".json"} and source.is_file():
+            copied(source, path)
     text = (ROOT / "pyproject.toml").read_text() + CONFIG.format(
         module=json.dumps(module), tests=json.dumps([name for name in TESTS[module] if (ROOT / name).exists()])
     )

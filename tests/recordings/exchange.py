@@ -55,11 +55,15 @@ class Client:
         package: The distribution's import name.
         make: A model object for an exchange, and options of its own.
         conflict: Why it is not in the test group.
+        agents: Whether an agent takes its model for an exchange.
+        sync_only: Its plain answers have no async path.
     """
 
     package: str
     make: Callable[..., Any]
     conflict: str = ""
+    agents: Callable[[Exchange], bool] = lambda _: True
+    sync_only: bool = False
 
     @property
     def installed(self) -> bool:

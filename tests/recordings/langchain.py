@@ -6,9 +6,12 @@ invokes (langchain-core 1.8.3).
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
 from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
 from langchain_core.tools import StructuredTool
 
 from ai_budget_callbacks.langchain import BudgetCallbackHandler
@@ -16,6 +19,7 @@ from tests.recordings.exchange import ASK, Client, Exchange, Framework, function
 
 __all__ = ["LANGCHAIN"]
 
+SOUND = re.compile(r"""mime_?type['"]: ?['"](audio|video)/|youtu""", re.IGNORECASE)
 DEPLOYMENTS = "/openai/deployments/"
 NO_EVENTS = "LangChain fires no callbacks for it: there is nothing to capture"
 # API -> why none of our clients asks for it
@@ -26,7 +30,6 @@ UNPLAYED = {
     "rerank": NO_EVENTS,
     "anthropic.complete": "langchain-anthropic asks /v1/messages; nothing there speaks the old /v1/complete",
     "interactions": "no LangChain client speaks Gemini's /interactions",
-    "invoke_model": "of langchain-aws only Converse is played; ChatBedrock over invoke_model is not",
     "generate": "langchain-cohere speaks v2; nothing there posts to /v1/generate",
     "watsonx.generation": "langchain-ibm is not among the tested clients",
     "complete": "langchain-community's AlephAlpha is not among the tested clients",
@@ -129,18 +132,74 @@ def _gemini(exchange: Exchange, **more: Any) -> Any:
     return ChatGoogleGenerativeAI(model=exchange.model, api_key="x", max_retries=1, **more)
 
 
-def _converse(exchange: Exchange, **more: Any) -> Any:
+def _vertex(exchange: Exchange, **more: Any) -> Any:
+    from google.oauth2.credentials import Credentials
+    from langchain_google_genai import ChatGoogleGenerativeAI
+
+    parts = exchange.url.path.strip("/").split("/")
+    own = {"project": parts[2], "location": parts[4], "credentials": Credentials(token="x")}
+    return ChatGoogleGenerativeAI(
+        model=exchange.model,
+        vertexai=True,
+        **(own if "projects" in parts else {"api_key": "x"}),
+        base_url=exchange.root,
+        api_version=parts[0],
+        max_retries=1,
+        **more,
+    )
+
+
+def _aws(exchange: Exchange) -> dict[str, Any]:
     from botocore.config import Config
+
+    return {
+        "model": unquote(exchange.url.path.split("/")[2]),
+        "region_name": exchange.url.hostname.split(".")[1],
+        "aws_access_key_id": "x",
+        "aws_secret_access_key": "x",
+        "config": Config(retries={"max_attempts": 1}),
+    }
+
+
+def _converse(exchange: Exchange, **more: Any) -> Any:
     from langchain_aws import ChatBedrockConverse
 
-    region = exchange.url.hostname.split(".")[1]
-    return ChatBedrockConverse(
-        model=exchange.model,
-        region_name=region,
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-        config=Config(retries={"max_attempts": 1}),
-    )
+    # without a base model it asks another API what an ARN is
+    profile = {"base_model_id": "anthropic.claude-3-haiku-20240307-v1:0"} if "arn:" in exchange.model else {}
+    return ChatBedrockConverse(**_aws(exchange), **({"provider": "anthropic"} | profile if profile else {}))
+
+
+def _bedrock(exchange: Exchange, **more: Any) -> Any:
+    from langchain_aws import ChatBedrock
+
+    return ChatBedrock(**_aws(exchange), **more)
+
+
+def _bedrock_text(exchange: Exchange, **more: Any) -> Any:
+    from langchain_aws import BedrockLLM
+
+    return BedrockLLM(**_aws(exchange), **more)
+
+
+def _bedrock_claude(exchange: Exchange, **more: Any) -> Any:
+    from langchain_aws import ChatAnthropicBedrock
+
+    named = _aws(exchange)
+    keys = ("model", "region_name", "aws_access_key_id", "aws_secret_access_key")
+    return ChatAnthropicBedrock(**{key: named[key] for key in keys}, max_retries=0, max_tokens=1000, **more)
+
+
+def _deepseek(exchange: Exchange, **more: Any) -> Any:
+    from langchain_deepseek import ChatDeepSeek
+
+    base = exchange.base("/chat/completions")
+    return ChatDeepSeek(model=exchange.model, base_url=base, api_key="x", max_retries=0, stream_usage=True, **more)
+
+
+def _openrouter(exchange: Exchange, **more: Any) -> Any:
+    from langchain_openrouter import ChatOpenRouter
+
+    return ChatOpenRouter(model=exchange.model, api_key="x", max_retries=0, **more)
 
 
 CLIENTS: dict[str, Client] = {
@@ -154,8 +213,14 @@ CLIENTS: dict[str, Client] = {
     "ChatCohere": Client("langchain_cohere", _cohere),
     "ChatOllama": Client("langchain_ollama", _ollama_chat),
     "OllamaLLM": Client("langchain_ollama", _ollama_text),
-    "ChatGoogleGenerativeAI": Client("langchain_google_genai", _gemini, "with the other providers, part 4"),
-    "ChatBedrockConverse": Client("langchain_aws", _converse, "with the other providers, part 4"),
+    "ChatGoogleGenerativeAI": Client("langchain_google_genai", _gemini),
+    "ChatGoogleGenerativeAI (Vertex)": Client("langchain_google_genai", _vertex),
+    "ChatBedrockConverse": Client("langchain_aws", _converse),
+    "ChatBedrock": Client("langchain_aws", _bedrock),
+    "BedrockLLM": Client("langchain_aws", _bedrock_text, sync_only=True),
+    "ChatAnthropicBedrock": Client("langchain_aws", _bedrock_claude),
+    "ChatDeepSeek": Client("langchain_deepseek", _deepseek),
+    "ChatOpenRouter": Client("langchain_openrouter", _openrouter),
 }
 _BY_API = {
     "messages": "ChatAnthropic",
@@ -164,7 +229,12 @@ _BY_API = {
     "ollama.generate": "OllamaLLM",
     "converse": "ChatBedrockConverse",
 }
-_OWN = {"groq": "ChatGroq", "mistral": "ChatMistralAI"}
+_OWN = {
+    "groq": "ChatGroq",
+    "mistral": "ChatMistralAI",
+    "deepseek": "ChatDeepSeek",
+    "openrouter": "ChatOpenRouter",
+}
 _ENDINGS = {"chat.completions": "/chat/completions", "completions": "/completions", "responses": "/responses"}
 
 
@@ -177,11 +247,10 @@ def _candidates(exchange: Exchange) -> tuple[list[str], str]:
     if "json_array_stream" in call["features"]:
         return [], "recorded without alt=sse: a JSON array, and langchain-google-genai reads server-sent events"
     if api == "generateContent":
-        if exchange.url.netloc != "generativelanguage.googleapis.com":
-            return [], "recorded at Vertex AI, whose client wants Google's own credentials"
-        return ["ChatGoogleGenerativeAI"], ""
-    if api == "converse" and "arn%3A" in path:
-        return [], "recorded with an ARN, which langchain-aws puts in the path in another encoding"
+        own = exchange.url.netloc == "generativelanguage.googleapis.com"
+        return ["ChatGoogleGenerativeAI" if own else "ChatGoogleGenerativeAI (Vertex)"], ""
+    if api == "invoke_model":
+        return _of_bedrock(exchange)
     if api in _BY_API:
         return [_BY_API[api]], ""
     if not path.endswith(_ENDINGS[api]):
@@ -192,22 +261,42 @@ def _candidates(exchange: Exchange) -> tuple[list[str], str]:
     return [first, own] if own and api == "chat.completions" else [first], ""
 
 
+def _of_bedrock(exchange: Exchange) -> tuple[list[str], str]:
+    """Who speaks a model's own shape at /invoke."""
+    call, path = exchange.call, unquote(exchange.url.path)
+    if {"embeddings", "no_usage"} & set(call["features"]):
+        return [], NO_EVENTS
+    if "arn:aws:sagemaker" in path:
+        return [], "recorded at an imported model's endpoint: langchain-aws wants to be told whose shape it speaks"
+    if "anthropic_version" in request_body(exchange):
+        return ["ChatBedrock", "ChatAnthropicBedrock"], ""
+    chats = any(family in path for family in ("meta.", "mistral.", "amazon.titan"))
+    return ["ChatBedrock", "BedrockLLM"] if chats else ["BedrockLLM"], ""
+
+
+def _question(client: Client, exchange: Exchange) -> Any:
+    """A question; it has sound where the recorded one did, since only then a price can hang on it."""
+    sounds = client.package == "langchain_google_genai" and SOUND.search(str(exchange.request.get("body")))
+    part = {"type": "media", "mime_type": "audio/mpeg", "file_uri": "https://example.com/a.mp3"}
+    return [HumanMessage([{"type": "text", "text": ASK}, part])] if sounds else ASK
+
+
 def _send(client: Client, exchange: Exchange, handler: Any, number: int) -> None:
     model = client.make(exchange)
     if exchange.call["streaming"]:
-        for _ in model.stream(ASK, _config(handler, number)):
+        for _ in model.stream(_question(client, exchange), _config(handler, number)):
             pass
     else:
-        model.invoke(ASK, _config(handler, number))
+        model.invoke(_question(client, exchange), _config(handler, number))
 
 
 async def _asend(client: Client, exchange: Exchange, handler: Any, number: int) -> None:
     model = client.make(exchange)
     if exchange.call["streaming"]:
-        async for _ in model.astream(ASK, _config(handler, number)):
+        async for _ in model.astream(_question(client, exchange), _config(handler, number)):
             pass
     else:
-        await model.ainvoke(ASK, _config(handler, number))
+        await model.ainvoke(_question(client, exchange), _config(handler, number))
 
 
 def _config(handler: Any, number: Any) -> dict[str, Any]:

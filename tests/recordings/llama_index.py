@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
 from ai_budget_callbacks import track
 from tests.recordings.exchange import ASK, Client, Exchange, Framework, functions, request_body
@@ -21,12 +22,10 @@ UNPLAYED = {
     "rerank": "LlamaIndex fires no LLM or embedding event for a reranker: there is nothing to capture",
     "anthropic.complete": "llama-index-llms-anthropic asks /v1/messages; nothing there speaks the old /v1/complete",
     "interactions": "no LlamaIndex integration here speaks Gemini's /interactions",
-    "invoke_model": "llama-index-llms-bedrock is not among the tested integrations",
-    "converse": "llama-index-llms-bedrock-converse is not among the tested integrations",
-    "generate": "llama-index-llms-cohere is not among the tested integrations",
-    "cohere.chat": "llama-index-llms-cohere is not among the tested integrations",
-    "ollama.chat": "llama-index-llms-ollama is not among the tested integrations",
-    "ollama.generate": "llama-index-llms-ollama is not among the tested integrations",
+    "invoke_model": "llama-index-llms-bedrock 0.6.0 wants llama-index-llms-anthropic<0.9, and 0.12.3 is tested",
+    "generate": "llama-index-llms-cohere speaks chat; nothing there posts to /v1/generate",
+    "cohere.chat": "recorded at /v2/chat, and llama-index-llms-cohere asks /v1/chat: tests/providers/test_integrations.py",
+    "ollama.generate": "llama-index-llms-ollama asks /api/chat, for texts too",
     "watsonx.generation": "llama-index-llms-ibm is not among the tested integrations",
     "complete": "llama-index-llms-alephalpha is not among the tested integrations",
 }
@@ -37,6 +36,10 @@ _ENDINGS = {
     "embeddings": "/embeddings",
     "messages": "/v1/messages",
 }
+_BY_API = {
+    "ollama.chat": "llama_index.Ollama",
+}
+_OWN = {"deepseek": "llama_index.DeepSeek", "groq": "llama_index.Groq", "mistral": "llama_index.MistralAI"}
 _GOOGLE = "generativelanguage.googleapis.com"
 
 
@@ -119,6 +122,58 @@ def _embedding(exchange: Exchange, **more: Any) -> Any:
     return OpenAIEmbedding(model_name=exchange.model, api_base=base, api_key="x", max_retries=0, **more)
 
 
+def _converse(exchange: Exchange, **more: Any) -> Any:
+    from llama_index.llms.bedrock_converse import BedrockConverse
+
+    return BedrockConverse(
+        model=unquote(exchange.url.path.split("/")[2]),
+        region_name=exchange.url.hostname.split(".")[1],
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        max_retries=1,
+        **more,
+    )
+
+
+def _deepseek(exchange: Exchange, **more: Any) -> Any:
+    from llama_index.llms.deepseek import DeepSeek
+
+    base, window = exchange.base("/chat/completions"), 100_000
+    return DeepSeek(
+        model=exchange.model,
+        api_base=base,
+        api_key="x",
+        max_retries=0,
+        context_window=window,
+        is_function_calling_model=True,
+        **more,
+    )
+
+
+def _groq(exchange: Exchange, **more: Any) -> Any:
+    from llama_index.llms.groq import Groq
+
+    return Groq(model=exchange.model, api_key="x", max_retries=0, **more)
+
+
+def _mistral(exchange: Exchange, **more: Any) -> Any:
+    from llama_index.llms.mistralai import MistralAI
+
+    return MistralAI(model=exchange.model, api_key="x", max_retries=1, **more)
+
+
+def _calls_functions(exchange: Exchange) -> bool:
+    from llama_index.llms.mistralai.utils import is_mistralai_function_calling_model
+
+    return is_mistralai_function_calling_model(exchange.model)
+
+
+def _ollama(exchange: Exchange, **more: Any) -> Any:
+    from llama_index.llms.ollama import Ollama
+
+    return Ollama(model=exchange.model, base_url=exchange.root, context_window=100_000, **more)
+
+
 CLIENTS: dict[str, Client] = {
     "llama_index.OpenAI": Client("llama_index.llms.openai", _openai),
     "llama_index.OpenAILike": Client("llama_index.llms.openai_like", _openai_like),
@@ -126,6 +181,11 @@ CLIENTS: dict[str, Client] = {
     "llama_index.Anthropic": Client("llama_index.llms.anthropic", _anthropic),
     "llama_index.GoogleGenAI": Client("llama_index.llms.google_genai", _gemini),
     "llama_index.GoogleGenAI (Vertex)": Client("llama_index.llms.google_genai", _vertex),
+    "llama_index.BedrockConverse": Client("llama_index.llms.bedrock_converse", _converse),
+    "llama_index.DeepSeek": Client("llama_index.llms.deepseek", _deepseek),
+    "llama_index.Groq": Client("llama_index.llms.groq", _groq),
+    "llama_index.MistralAI": Client("llama_index.llms.mistralai", _mistral, agents=_calls_functions),
+    "llama_index.Ollama": Client("llama_index.llms.ollama", _ollama),
     "llama_index.OpenAIEmbedding": Client("llama_index.embeddings.openai", _embedding),
 }
 
@@ -143,14 +203,29 @@ def _candidates(exchange: Exchange) -> tuple[list[str], str]:
         if not own and "/projects/" not in path:
             return [], "recorded with a key and no project, which llama-index-llms-google-genai does not ask Vertex for"
         return ["llama_index.GoogleGenAI" if own else "llama_index.GoogleGenAI (Vertex)"], ""
+    if api == "converse":
+        return _known_on_bedrock(unquote(path.split("/")[2]))
+    if api in _BY_API:
+        return [_BY_API[api]], ""
     if not path.endswith(_ENDINGS[api]):
         return [], f"recorded at {path}; the client asks …{_ENDINGS[api]}"
     if api == "messages":
         return _known_claude(exchange.model)
     if api == "chat.completions":
-        return [_chat(exchange)], ""
+        own = _OWN.get(call["provider"])
+        return [_chat(exchange), *([own] if own else [])], ""
     names = {"completions": "OpenAILike", "responses": "OpenAIResponses", "embeddings": "OpenAIEmbedding"}
     return [f"llama_index.{names[api]}"], ""
+
+
+def _known_on_bedrock(model: str) -> tuple[list[str], str]:
+    from llama_index.llms.bedrock_converse.utils import bedrock_modelname_to_context_size
+
+    try:
+        bedrock_modelname_to_context_size(model)
+    except ValueError:
+        return [], "llama-index-llms-bedrock-converse does not know the model and raises before it sends"
+    return ["llama_index.BedrockConverse"], ""
 
 
 def _known_claude(model: str) -> tuple[list[str], str]:

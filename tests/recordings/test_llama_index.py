@@ -10,4 +10,4 @@ class TestLlamaIndex(Recordings):
     """Through LlamaIndex's integrations."""
 
     framework = LLAMA_INDEX
-    calls = 305  # 2026-11-25
+    calls = 360  # 2026-11-25

@@ -14,4 +14,4 @@ class TestLangChain(Recordings):
     """Through LangChain's clients."""
 
     framework = LANGCHAIN
-    calls = 303  # 2026-11-24
+    calls = 435  # 2026-11-25

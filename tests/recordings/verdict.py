@@ -24,6 +24,7 @@ LOST = {
     "caches_unseen",
     "billed_units_unseen",
     "cost_unseen",
+    "modalities_unseen",
 }
 _NOT_SEEN = {"estimated", "unknown", "unpriced"}
 
@@ -102,7 +103,7 @@ def unsettled(play: Play, result: Result, path: Path) -> list[str]:
     for row in books.entries:
         if row["status"] in {"priced", "reported"} and not row["cost_pico"]:
             wrong.append(f"a {row['status']} entry of {row['model']} costs nothing")
-        if row["status"] == "free":
+        if row["status"] == "free" and not all(call.get("reported_cost") == 0 for call in answered):
             wrong.append(f"a paid answer of {row['model']} is free: {row['reason']}")
     return wrong
 
@@ -119,7 +120,8 @@ def complaints(play: Play, result: Result, path: Path) -> list[str]:
         if verdict.status != EXCEPTIONS.status.get(verdict.name, verdict.status):
             wrong.append(f"{verdict.name}: part of its bill is missing, and it is booked as {verdict.status}")
         lost = EXCEPTIONS.lost.get(verdict.name, frozenset())
-        if verdict.lost != lost:
+        # an agent's own question has no attachments, whatever the recorded one had
+        if not (verdict.lost == lost or (play.way == "agent" and verdict.lost == lost - {"modalities_unseen"})):
             wrong.append(f"{verdict.name}: the entry says {sorted(verdict.lost)} was lost; listed: {sorted(lost)}")
         if verdict.raised != EXCEPTIONS.raises.get(verdict.name) and play.way == "single":
             wrong.append(f"{verdict.name}: raised {verdict.raised} after a paid answer")
@@ -150,8 +152,12 @@ def _rows(play: Play, books: Books, numbers: list[int]) -> dict[int, dict[str, A
 def _verdict(name: tuple[str, str], call: dict[str, Any], row: dict[str, Any], raised: str | None) -> Verdict:
     flags = frozenset(row["flags"] or ())
     counted = row["reader"] in {None, "counted"} or "partly_counted" in flags
-    found = folded(row["usage"] or {}, call["provider"])
+    usage = row["usage"] or {}
+    found = folded({name: count for name, count in usage.items() if type(count) is int}, call["provider"])
     expected = call["expected_usage"] and billed(call)
+    if expected is not None:  # what an advisor consumed stands under its model
+        found |= {name: folded(count, "") for name, count in usage.items() if isinstance(count, dict)}
+        expected |= _advised(call) if "other_model" not in flags else {}
     differs: str | dict[str, int] | None = None
     says = ""
     if expected is None:
@@ -166,6 +172,14 @@ def _verdict(name: tuple[str, str], call: dict[str, Any], row: dict[str, Any], r
     if raised and differs is None:
         differs, says = row["status"], f"raised {raised}"
     return Verdict(name, differs, says, row["status"], flags & LOST, raised)
+
+
+def _advised(call: dict[str, Any]) -> dict[str, Any]:
+    return {
+        extra["model"]: {name: count for name, count in extra["usage"].items() if count and name != "total"}
+        for extra in call.get("extra_usage") or ()
+        if extra["kind"] == "advisor_message"
+    }
 
 
 def _stated(call: dict[str, Any], row: dict[str, Any], flags: frozenset[str]) -> str | None:

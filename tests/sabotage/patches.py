@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.sabotage.clients import CLIENTS
 from tests.sabotage.llama import LLAMA
 from tests.sabotage.prices import PRICES
 from tests.sabotage.sabotage import Sabotage
@@ -24,6 +25,10 @@ METERED = "tests/flow/test_metered.py"
 CARRY = "tests/flow/test_carry.py"
 CONVERGENCE = "tests/flow/test_convergence.py"
 NEWCOMER = "tests/flow/test_newcomer.py"
+DEPLOYMENTS = "tests/flow/test_deployments.py"
+OWN_PRICES = "tests/laws/test_own_prices.py"
+REPRICE = "tests/flow/test_reprice.py"
+BOOKS = "tests/docs/test_books_cli.py"
 
 
 def trap(name: str) -> str:
@@ -33,6 +38,7 @@ def trap(name: str) -> str:
 
 SABOTAGES = (
     *LLAMA,
+    *CLIENTS,
     *PRICES,
     Sabotage(
         "cost-zero",
@@ -120,8 +126,8 @@ SABOTAGES = (
             ),
             (
                 "ledger/sqlite.py",
-                "        with self._connection.write(full=self._full) as conn:\n            return",
-                "        self._connection.settling = True\n        with self._connection.write(full=self._full) as conn:\n            return",
+                "        with self._connection.write(full=self._full) as conn:\n            return self._close",
+                "        self._connection.settling = True\n        with self._connection.write(full=self._full) as conn:\n            return self._close",
             ),
         ),
     ),
@@ -566,8 +572,8 @@ SABOTAGES = (
         (
             (
                 "langchain/extract.py",
-                "counts.rest(total_in or 0, cache_read, written, five_minutes",
-                "counts.rest(total_in or 0, cache_read, five_minutes",
+                "(cache_read, written, five_minutes",
+                "(cache_read, five_minutes",
             ),
         ),
     ),
@@ -710,5 +716,154 @@ SABOTAGES = (
                 "admission, policy) if False else posting",
             ),
         ),
+    ),
+    Sabotage(
+        "correction-on-top",
+        "a correction is added to the one before it",
+        CONTRACT + "::test_corrections_follow_each_other",
+        (
+            (
+                "ledger/statements.py",
+                "WHERE id = ?1 OR adjusts = ?1 ORDER BY id",
+                "WHERE id = ?1 ORDER BY id",
+            ),
+            (
+                "ledger/adjusting.py",
+                "key=f\"adjust:{root['key']}:{len(books.rows)}\"",
+                "key=f\"adjust:{root['key']}:{correction.at}:{pico}\"",
+            ),
+        ),
+    ),
+    Sabotage(
+        "correction-off-the-balance",
+        "a correction changes reports and leaves the balances",
+        CONTRACT + "::test_a_correction_makes_the_books_as_if_it_had_been_booked_so",
+        (
+            (
+                "ledger/adjusting.py",
+                "            added = amount - self.amounts[balance]\n",
+                '            added = 0 if key.startswith("adjust:") else amount - self.amounts[balance]\n',
+            ),
+        ),
+    ),
+    Sabotage(
+        "correction-frees-the-hold",
+        "another price of a cut answer gives back what was held for the part nobody saw",
+        REPRICE + "::test_a_cut_answer_keeps_its_hold",
+        (("reprice.py", 'keep_hold=finding.status == "estimated" and not whole', "keep_hold=False"),),
+    ),
+    Sabotage(
+        "terms-forgotten",
+        "an entry forgets its service tier, and is priced again at the standard rate",
+        REPRICE + "::test_an_unknown_tier_stays_unpriced_until_it_has_a_price",
+        (
+            (
+                "ledger/rows.py",
+                'None if fields["terms"] is None else _terms_json(fields["terms"])',
+                'None if fields["terms"] is None else "{}"',
+            ),
+        ),
+    ),
+    Sabotage(
+        "negotiated-price-lost",
+        "reprice replaces a price of the user's own by the list",
+        REPRICE + "::test_what_is_not_ours_to_price_is_left",
+        (("reprice.py", 'get("kind") == "user" and kind != "user"', 'get("kind") == "user" and kind == "nobody"'),),
+    ),
+    Sabotage(
+        "searches-forgotten",
+        "reading a usage again forgets the searches that were counted in the content",
+        REPRICE + "::test_searches_that_the_usage_object_does_not_show_are_not_forgotten",
+        (
+            (
+                "reprice.py",
+                "replace(found.with_units(units), terms=terms, flags=flags)",
+                "replace(found, terms=terms, flags=flags)",
+            ),
+        ),
+    ),
+    Sabotage(
+        "view-counts-hold-and-cost",
+        "the file's views add what was held for a call and the price that was found for it",
+        CONTRACT + "::test_a_missing_price_that_is_found_replaces_what_was_held",
+        (
+            (
+                "ledger/schema.py",
+                "THEN 0 ELSE COALESCE((SELECT SUM(old.booked_pico) {before}), 0) END",
+                "THEN 0 ELSE 0 * COALESCE((SELECT SUM(old.booked_pico) {before}), 0) END",
+            ),
+        ),
+    ),
+    Sabotage(
+        "what-if-zero",
+        "a call that the other model has no price for is compared as one that costs nothing",
+        BOOKS + "::test_what_if_leaves_nothing_out_silently",
+        (
+            (
+                "what_if.py",
+                "    return cost.pico, None if cost.pico is not None else cost.reason\n",
+                "    return cost.pico or 0, None\n",
+            ),
+        ),
+    ),
+    Sabotage(
+        "cents-as-dollars",
+        "an amount in cents is taken for one in dollars",
+        BOOKS + "::test_reconcile_anthropic_cost_report_in_cents",
+        (("exports.py", "bottom *= 100 if cents else 1", "bottom *= 1"),),
+    ),
+    Sabotage(
+        "invoice-through-float",
+        "an export's amounts pass through a float",
+        BOOKS + "::test_amounts_of_an_export_pass_through_no_float",
+        (("exports.py", "parse_float=Decimal", "parse_float=float"),),
+    ),
+    Sabotage(
+        "deployment-by-its-answer",
+        "what a deployment costs is looked up by the model's name in the answer alone",
+        DEPLOYMENTS,
+        (
+            (
+                "pricing/book.py",
+                "name, own = requested, asked",
+                "name, own = requested, None",
+            ),
+        ),
+    ),
+    Sabotage(
+        "deployment-without-factor",
+        "the factor of a SameAs is forgotten",
+        DEPLOYMENTS,
+        (("pricing/book.py", "        card = times(card, alias.factor, alias.where)\n", ""),),
+    ),
+    Sabotage(
+        "discount-on-fees",
+        "a discount lowers fees by the use too",
+        OWN_PRICES,
+        (("pricing/own.py", "rate if name in _BY_USE else rate.scaled(factor)", "rate.scaled(factor)"),),
+    ),
+    Sabotage(
+        "discount-on-a-bound",
+        "a discount lowers the worst case of a provider that states its costs",
+        OWN_PRICES,
+        (("pricing/book.py", "        if provider in REPORTING:", "        if False:"),),
+    ),
+    Sabotage(
+        "long-one-late",
+        "a price from a threshold on starts one token late",
+        OWN_PRICES,
+        (("pricing/own.py", "found.append((tokens - less,", "found.append((tokens,"),),
+    ),
+    Sabotage(
+        "fetched-below-nothing",
+        "a fetched price list may have prices below 0",
+        "tests/laws/test_snapshot.py",
+        (("pricing/snapshot.py", "if not amount.is_finite() or amount < 0:", "if not amount.is_finite():"),),
+    ),
+    Sabotage(
+        "discount-taken-back",
+        "reprice books a discount back to the list price",
+        "tests/flow/test_reprice.py",
+        (("reprice.py", "    if any(booked.get(name) and not", "    if False and any(booked.get(name) and not"),),
     ),
 )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from ai_budget_callbacks.budget import BalanceKey
-from ai_budget_callbacks.ledger import Claim, Posting, Query, Want
+from ai_budget_callbacks.ledger import Claim, Correction, Posting, Query, Want
 from ai_budget_callbacks.pricing import Cost, Line
 from ai_budget_callbacks.usage import Call, Request, Usage, Who
 
@@ -78,6 +78,13 @@ def posting(
         keep_hold=keep,
         **fields,
     )
+
+
+def correction(pico, *, status="priced", at=NOW + HOUR, reason="repriced", **fields):
+    """An entry should have cost `pico`."""
+    line = Line("output_text", 1, Decimal(pico or 0).scaleb(-12), 1, pico or 0)
+    cost = Cost(status="free" if status == "free" else "priced", pico=pico, lines=(line,))
+    return Correction(status=status, cost=cost, at=at, reason=reason, **fields)
 
 
 def usage(**buckets):

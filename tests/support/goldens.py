@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from ai_budget_callbacks.usage import INPUT_BUCKETS, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NOW", "by_hand", "shared", "usage"]
+__all__ = ["NOW", "by_hand", "golden", "shared", "usage"]
 
 NOW = datetime(2026, 11, 24, 13, tzinfo=UTC)  # a Tuesday; when the published prices were read
 PICO = 10**12
@@ -35,6 +36,13 @@ def shared(name: str) -> Path:
         pytest.fail(message, pytrace=False)
     warnings.warn(message, stacklevel=2)
     pytest.skip(message, allow_module_level=True)
+
+
+def golden(name: str) -> tuple[Any, dict[str, int], str, str, str]:
+    """A golden's usage object, buckets, cost in USD, model and time."""
+    cases = json.loads(shared("facts/pricing_goldens.json").read_text(encoding="utf-8"))
+    found = next(case for case in cases if case["id"] == name)
+    return found["raw_usage"], found["buckets"], found["expected_cost_usd"], found["model"], found["request_time_utc"]
 
 
 def usage(**buckets: int) -> Usage:

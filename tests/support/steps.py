@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ai_budget_callbacks.budget import Attached, Budget
 from ai_budget_callbacks.ledger import NoRoom, open_ledger
-from tests.support.books import CALLS, HOUR, NOW, TOKENS, USD, claim, key, posting, raw, read_books, want
+from tests.support.books import CALLS, HOUR, NOW, TOKENS, USD, claim, correction, key, posting, raw, read_books, want
 
 LIMIT = 1_000
 OUTER = key("outer")
@@ -27,6 +27,9 @@ def steps(ledger):
     yield "sweep c, d", lambda: ledger.sweep(NOW + HOUR)
     yield "late settle c", lambda: ledger.settle(posting("c", 66, 5))
     yield "late settle c again", lambda: ledger.settle(posting("c", 66, 5))
+    yield "correct a", lambda: ledger.adjust(1, correction(500))
+    yield "correct a again", lambda: ledger.adjust(1, correction(500))
+    yield "correct c", lambda: ledger.adjust(2, correction(70))
     yield (
         "charge",
         lambda: ledger.settle(posting("fee", 7, kind="charge", calls=0), keys=[USD, key("new")], scopes=["inner"]),

@@ -1,0 +1,103 @@
+"""`ai-budget reconcile`: a provider's export beside the ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ai_budget_callbacks.cli.output import (
+    EXIT_WRONG,
+    fail,
+    ledger_option,
+    open_book,
+    output_options,
+    render,
+    since_moment,
+    told,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
+    from ai_budget_callbacks.exports import Export
+    from ai_budget_callbacks.reconcile import Matched
+
+__all__ = ["reconcile"]
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"))
+@ledger_option
+@output_options
+@click.option("--format", "form", default=None, help="openai-costs, openai-usage, anthropic-cost-report, "
+              "anthropic-usage-report, openrouter-activity or csv. [default: seen from the content]")  # fmt: skip
+@click.option("--provider", default=None, help="Whose calls to compare. [default: those of the format; of csv all]")
+@click.option("--since", default=None, help="Only from a UTC day on (2026-11-01, or an age: 7d).")
+@click.option("--until", default=None, help="Only before a UTC day.")
+@click.option("--tolerance", default="0", show_default=True, help="USD up to which two amounts are equal.")
+@click.option("--all", "everything", is_flag=True, help="Rows that are equal, too.")
+def reconcile(
+    file: Any,
+    ledger: str | None,
+    output: str | None,
+    form: str | None,
+    provider: str | None,
+    since: str | None,
+    until: str | None,
+    tolerance: str,
+    everything: bool,  # noqa: FBT001 - a click flag
+) -> None:
+    """Compare a provider's cost or usage export with the ledger, by UTC day and model (FILE, or - for stdin)."""
+    from ai_budget_callbacks.exports import read_export
+    from ai_budget_callbacks.ledger import Query
+    from ai_budget_callbacks.money import pico_from_usd
+    from ai_budget_callbacks.reconcile import matched_row
+    from ai_budget_callbacks.reconcile import reconcile as compare
+
+    with told():
+        export = read_export(_text(file), form)
+        days = _days(export, since, until)
+        allowed = pico_from_usd(tolerance, what="--tolerance")
+    book = open_book(ledger)
+    with told():
+        entries = book.entries(Query(since=datetime.combine(days[0], time(), UTC)))
+        found = compare(entries, export, days=days, provider=provider or export.provider, tolerance_pico=allowed)
+    shown = [item for item in found if everything or item.verdict != "equal"]
+    render([matched_row(item) for item in shown], output, none="No differences.")
+    _say(found, export, days)
+
+
+def _text(file: Any) -> str:
+    try:
+        return str(file.read().decode("utf-8"))
+    except UnicodeDecodeError:
+        fail("The export is no UTF-8 text. Save the answer of the API, or the CSV, as UTF-8.", EXIT_WRONG)
+
+
+def _days(export: Export, since: str | None, until: str | None) -> tuple[date, date]:
+    first, last = export.days
+    if since is not None:
+        first = max(first, since_moment(since).astimezone(UTC).date())
+    if until is not None:
+        last = min(last, since_moment(until).astimezone(UTC).date() - timedelta(days=1))
+    if first > last:
+        fail(f"The export has {export.days[0]} to {export.days[1]}; no day of it is left to compare.", EXIT_WRONG)
+    return first, last
+
+
+def _say(found: Sequence[Matched], export: Export, days: tuple[date, date]) -> None:
+    from ai_budget_callbacks.money import usd_text
+
+    theirs = sum(item.theirs.pico or 0 for item in found if item.theirs is not None)
+    ours = sum(item.ours.pico or 0 for item in found if item.ours is not None)
+    equal = sum(item.verdict == "equal" for item in found)
+    stated = any(item.theirs is not None and item.theirs.pico is not None for item in found)
+    sums = f"theirs ${usd_text(theirs)}, ours ${usd_text(ours)}, difference ${usd_text(theirs - ours)}"
+    if not stated:
+        sums = f"the export states tokens and no amounts; ours ${usd_text(ours)}"
+    click.echo(f"{export.format}, {days[0]} to {days[1]} (UTC): {equal} of {len(found)} equal; {sums}.", err=True)
+    if export.more:
+        click.echo("The export is one page of several (has_more): fetch the next pages, too.", err=True)

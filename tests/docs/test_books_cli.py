@@ -1,0 +1,453 @@
+"""`ai-budget reprice`, `what-if` and `reconcile`: the whole output, on a ledger that the real meter wrote.
+
+Published unit prices, USD a million tokens: gpt-4o-mini 0.15 input, 0.075 cached, 0.60 output; gpt-4o 2.50 and 10;
+gpt-4.1-nano 0.10, 0.025 cached and 0.40; claude-opus-4-5 5, 0.50 read, 25; web search $10 a thousand.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import time_machine
+from click.testing import CliRunner
+
+from ai_budget_callbacks import Budget, Meter
+from ai_budget_callbacks.cli import main
+from ai_budget_callbacks.meter import Outcome
+from ai_budget_callbacks.usage import Call, Request, Usage, Who, anthropic, openai
+from tests.support.audit import read_back
+from tests.support.books import audit
+
+ROOT = Path(__file__).parents[2]
+NOW = "2026-11-25T13:00:00Z"
+RAW = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+CACHED = RAW | {"prompt_tokens_details": {"cached_tokens": 400}}
+DATED = "gpt-4o-mini-2024-07-18"
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Two days: 23 November two calls of gpt-4o-mini and one of Claude; 24 November six of several kinds."""
+    where = str(tmp_path / "spend.db")
+    numbers = iter(range(99))
+
+    def spend(day, usage, model, provider="openai", *, user="alice", kind="answer", answered=None):
+        at = datetime(2026, 11, day, 12, tzinfo=UTC)
+        with time_machine.travel(at, tick=False):
+            call = Call(
+                id=f"call-{next(numbers)}", framework="direct", provider=provider, model=model, started_at=at,
+                who=Who(run_id=f"run-{day}", root_seen=True, user=user),
+                request=Request(text_bytes=400, max_output_tokens=100),
+            )  # fmt: skip
+            meter.settle(meter.reserve(call), Outcome(kind=kind, usage=usage, response_model=answered))
+
+    with time_machine.travel(datetime(2026, 11, 23, 12, tzinfo=UTC), tick=False):
+        meter = Meter([Budget(usd="5", per="total", name="all")], ledger=where, on_unpriced="0.05")
+    spend(23, openai.read(RAW), "gpt-4o-mini", answered=DATED)
+    spend(23, openai.read(RAW), "gpt-4o-mini", user="bob", answered=DATED)
+    claude = {"input_tokens": 10, "cache_creation_input_tokens": 1000, "output_tokens": 100}
+    spend(23, anthropic.read(claude), "claude-opus-4-5", "anthropic", answered="claude-opus-4-5-20251101")
+    stale = Usage(buckets={"input_uncached": 1000, "output_text": 100}, reader="openai/0", raw=CACHED)
+    spend(24, stale, "gpt-4o-mini", answered=DATED)
+    spend(24, openai.read(RAW).with_units({"web_search": 2}), "gpt-4o", answered="gpt-4o-2024-08-06")
+    spend(24, None, "gpt-4o", kind="unknown")
+    spend(24, openai.read(RAW), "brand-new")
+    spend(24, openai.read(RAW), "gpt-4o-mini", user="bob", kind="cached")
+    meter.close()
+    return where
+
+
+def run(*args, stdin=None, code=0):
+    """(stdout, stderr) of a command, at `NOW`."""
+    with time_machine.travel(NOW, tick=False):
+        result = CliRunner().invoke(main, list(args), input=stdin)
+    assert result.exit_code == code, result.output
+    return result.stdout, result.stderr
+
+
+def rows(*args, stdin=None):
+    """The rows, which must be the same in every form."""
+    as_json = json.loads(run(*args, "--json", stdin=stdin)[0])
+    assert [json.loads(line) for line in run(*args, "--nl", stdin=stdin)[0].splitlines()] == as_json
+    as_csv = list(csv.DictReader(io.StringIO(run(*args, "--csv", stdin=stdin)[0])))
+    assert as_csv == [{name: str(value) for name, value in row.items()} for row in as_json]
+    assert run(*args, "--table", stdin=stdin) == run(*args, stdin=stdin), "a table is the default"
+    return as_json
+
+
+def table(text):
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
+
+
+# -- reprice
+
+
+def test_reprice_is_a_dry_run(path):
+    """600 x 0.15 + 400 x 0.075 + 100 x 0.60 = 0.00018, where a reader with a fault had booked 0.00021."""
+    before = Path(path).read_bytes()
+    out, notes = run("reprice", "--ledger", path)
+    assert table(out) == table("""
+  entry  model          was_usd    is_usd    difference_usd  status    why
+-------  -----------  ---------  --------  ----------------  --------  ------
+      4  gpt-4o-mini    0.00021   0.00018          -0.00003  priced    reader
+""")
+    assert table(notes) == [
+        f"1 of brand-new left as booked: no price: genai-prices {version('genai-prices')} does not know 'brand-new' of provider 'openai'.",
+        "1 calls differ, by $-0.00003 in all. Nothing was written; --apply posts it.",
+    ]
+    assert Path(path).read_bytes() == before
+    assert [row["entry"] for row in rows("reprice", "--ledger", path)] == [4]
+
+
+def test_reprice_applies_once(path):
+    before = read_back(path)
+    out, notes = run("reprice", "--apply", "--ledger", path, "--json")
+    assert [row["difference_usd"] for row in json.loads(out)] == ["-0.00003"]
+    assert notes.splitlines()[-1] == f"1 adjustments posted in {path}, $-0.00003 in all."
+    after = read_back(path)
+    assert after.entries[:-1] == before.entries, "an entry was changed"
+    assert after.spent()[0] - before.spent()[0] == after.cost_usd - before.cost_usd == Decimal("-0.00003")
+    again, notes = run("reprice", "--apply", "--ledger", path)
+    assert (again, notes.splitlines()[0]) == ("", "Nothing would be booked otherwise today.")
+    assert read_back(path) == after
+    assert audit(path) == []
+    assert run("verify", "--ledger", path)[0] == f"{path}: the books add up; 0 open holds.\n"
+    report = json.loads(run("report", "--ledger", path, "--json")[0])
+    assert [(row["calls"], row["cost_usd"]) for row in report if row["model"] == "gpt-4o-mini"] == [(4, "0.0006")]
+    assert (
+        "adjustment: gpt-4o-mini  0 + 0 tokens  $-0.00003 (repriced: reader)"
+        in run("show", "run-24", "--ledger", path)[0]
+    )
+
+
+def test_reprice_looks_only_where_it_is_told(path):
+    for args in (("--since", "2026-11-25"), ("--run", "run-23"), ("--model", "gpt-4o")):
+        assert json.loads(run("reprice", "--ledger", path, *args, "--json")[0]) == []
+    for args in (("--since", "2d"), ("--run", "run-24"), ("--model", DATED)):
+        assert [row["entry"] for row in json.loads(run("reprice", "--ledger", path, *args, "--json")[0])] == [4]
+    assert "There is no run 'nowhere'" in run("reprice", "--ledger", path, "--run", "nowhere", code=1)[1]
+    missing = run("reprice", "--apply", "--ledger", f"{path}.none", code=1)
+    assert (missing[0], Path(f"{path}.none").exists()) == ("", False)
+
+
+# -- what-if
+
+
+def test_what_if(path):
+    """3 x (1000 x 0.10 + 100 x 0.40) = 0.00042 instead of 3 x 0.00021."""
+    before = Path(path).read_bytes()
+    out, notes = run("what-if", "--model", "gpt-4o-mini=gpt-4.1-nano", "--ledger", path)
+    assert table(out) == table("""
+model        as              calls    was_usd    would_be_usd    difference_usd    left_out    left_out_usd  why_left_out
+-----------  ------------  -------  ---------  --------------  ----------------  ----------  --------------  --------------
+gpt-4o-mini  gpt-4.1-nano        3    0.00063         0.00042          -0.00021           0               0
+""")
+    assert notes == (
+        "The same tokens at other prices; another model counts and answers otherwise, so its bill would differ. "
+        "Nothing was written.\n"
+    )
+    assert Path(path).read_bytes() == before
+
+
+def test_what_if_by_user_after_a_correction(path):
+    run("reprice", "--apply", "--ledger", path)
+    found = rows("what-if", "--model", f"openai/{DATED}=openai/gpt-4.1-nano", "--by", "user", "--ledger", path)
+    # alice: 1000 + 100, and 600 + 400 cached + 100: 0.00014 + 0.00006 + 0.00001 + 0.00004
+    assert [(row["user"], row["calls"], row["was_usd"], row["would_be_usd"]) for row in found] == [
+        ("alice", 2, "0.00039", "0.00025"), ("bob", 1, "0.00021", "0.00014")]  # fmt: skip
+
+
+def test_what_if_leaves_nothing_out_silently(path):
+    """OpenAI has no price for a cache write of five minutes; of the lost call nobody knows what it took."""
+    found = rows("what-if", "--model", "gpt-4o=gpt-4.1-nano", "--ledger", path)
+    # 1000 x 0.10 + 100 x 0.40 a million and two searches at $10 a thousand
+    assert [(row["calls"], row["was_usd"], row["would_be_usd"], row["left_out"], row["why_left_out"]) for row in found] == [
+        (1, "0.0235", "0.02014", 1, "1: its outcome was never seen")]  # fmt: skip
+    out, notes = run(
+        "what-if", "--model", "anthropic/claude-opus-4-5=openai/gpt-4o", "--ledger", path, "--json", code=3
+    )
+    (row,) = json.loads(out)
+    assert (row["calls"], row["would_be_usd"], row["left_out"], row["left_out_usd"]) == (0, "0", 1, "0.0088")
+    assert row["why_left_out"] == "1: no price for cache_write_5m of gpt-4o"
+    assert notes.splitlines()[-1] == "None of these calls could be priced so."
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("gpt-4o", "--model takes MODEL=OTHER"),
+        ("=gpt-4o", "--model takes MODEL=OTHER"),
+        ("gpt-4=gpt-4o", "No calls of 'gpt-4' in"),
+        ("anthropic/gpt-4o=gpt-4o-mini", "No calls of 'gpt-4o' in"),
+    ],
+)
+def test_what_if_of_nothing_is_an_error(path, model, said):
+    out, notes = run("what-if", "--model", model, "--ledger", path, code=1)
+    assert (out, said in notes) == ("", True)
+
+
+def test_what_if_by_what_is_no_column(path):
+    out, notes = run("what-if", "--model", "gpt-4o=gpt-4o-mini", "--by", "usr", "--ledger", path, code=1)
+    assert (out, "Did you mean 'user'" in notes) == ("", True)
+
+
+# -- reconcile
+
+
+def day(number):
+    return int(datetime(2026, 11, number, tzinfo=UTC).timestamp())
+
+
+def costs(**days):
+    """OpenAI's costs by line item; amounts as text that must not pass through a float."""
+    buckets = [
+        '{"object": "bucket", "start_time": %d, "end_time": %d, "results": [%s]}'
+        % (
+            day(int(name[1:])),
+            day(int(name[1:])) + 86400,
+            ", ".join(
+                '{"object": "organization.costs.result", "amount": {"value": %s, "currency": "usd"}, "line_item": %s, "project_id": null}'
+                % (value, json.dumps(item))
+                for item, value in items.items()
+            ),
+        )
+        for name, items in days.items()
+    ]
+    return '{"object": "page", "data": [%s], "has_more": false, "next_page": null}' % ", ".join(buckets)
+
+
+OPENAI_COSTS = costs(
+    # 2 x 1000 x 0.15 and 2 x 100 x 0.60 a million
+    d23={f"{DATED}, input": "0.000300000000000000", f"{DATED}, output": "0.00012"},
+    d24={
+        f"{DATED}, input": "0.00009", f"{DATED}, cached input": "3e-05", f"{DATED}, output": "0.00006",
+        "gpt-4o-2024-08-06, input": "0.0025", "gpt-4o-2024-08-06, output": "0.0012", "web search tool calls": "0.02",
+        "priority | gpt-5-2025-08-07, output, long context": "0.01",
+    },
+)  # fmt: skip
+
+
+def test_reconcile_openai_costs(path, tmp_path):
+    export = tmp_path / "costs.json"
+    export.write_text(OPENAI_COSTS)
+    out, notes = run("reconcile", str(export), "--ledger", path)
+    assert table(out) == table("""
+day         model        verdict        theirs_usd    ours_usd    difference_usd  their_calls      our_calls  input_tokens_difference    output_tokens_difference    why
+----------  -----------  -----------  ------------  ----------  ----------------  -------------  -----------  -------------------------  --------------------------  -----------------------------------------------------------------------------------------------------------
+2026-11-24  brand-new    only ours                                             0                           1                                                         not in the export; of ours 1 without a price ($0.05 booked)
+2026-11-24  gpt-4o       differs            0.0037      0.0035            0.0002                           2                                                         $0.0002 in amounts, and no token counts to tell why; of ours 1 with an outcome nobody saw ($0.00204 booked)
+2026-11-24  gpt-4o-mini  differs           0.00018     0.00021          -0.00003                           1                                                         $-0.00003 in amounts, and no token counts to tell why
+2026-11-24  gpt-5        only theirs          0.01                          0.01                                                                                     not through us
+""")
+    assert notes == (
+        "openai-costs, 2026-11-23 to 2026-11-24 (UTC): 2 of 6 equal; "
+        "theirs $0.0343, ours $0.02413, difference $0.01017.\n"
+    )
+    run("reprice", "--apply", "--ledger", path)
+    found = rows("reconcile", str(export), "--ledger", path, "--all")
+    assert [(row["day"][-2:], row["model"], row["verdict"]) for row in found] == [
+        ("23", "gpt-4o-mini", "equal"), ("24", "brand-new", "only ours"), ("24", "gpt-4o", "differs"),
+        ("24", "gpt-4o-mini", "equal"), ("24", "gpt-5", "only theirs"), ("24", "web_search", "equal")]  # fmt: skip
+    assert (
+        run("reconcile", str(export), "--ledger", path, "--until", "2026-11-24")[1].splitlines()[0] == "No differences."
+    )
+
+
+def test_amounts_of_an_export_pass_through_no_float(path):
+    """21 digits: a float has 16."""
+    text = costs(d23={None: "123456789.123456789012"})
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=text)
+    assert row["theirs_usd"] == "123456789.123456789012"
+
+
+def test_reconcile_openai_costs_without_models(path):
+    """Whole days: 0.00042 is equal, 0.02371 known of ours on the next.
+
+    Held for the lost call: its 400 bytes as 400 + 16 tokens, after an answer with more tokens than bytes, x 2.50, and
+    100 x 10 a million; for the one without a price $0.05.
+    """
+    text = costs(d23={None: "0.00042"}, d24={None: "0.03"})
+    found = rows("reconcile", "-", "--ledger", path, "--all", stdin=text)
+    assert [(row["model"], row["verdict"], row["theirs_usd"], row["ours_usd"], row["our_calls"]) for row in found] == [
+        ("(all models)", "equal", "0.00042", "0.00042", 2), ("(all models)", "differs", "0.03", "0.02371", 4)]  # fmt: skip
+    assert found[1]["why"].endswith("1 with an outcome nobody saw; of ours 1 without a price ($0.05204 booked)")
+
+
+def test_reconcile_openai_usage(path):
+    """Tokens and requests alone; `input_tokens` includes cached ones."""
+    result = {"object": "organization.usage.completions.result", "model": DATED, "batch": None, "project_id": None}
+    data = [
+        {"object": "bucket", "start_time": day(23), "end_time": day(24), "results": [
+            result | {"input_tokens": 3000, "output_tokens": 300, "input_cached_tokens": 0, "num_model_requests": 3}]},
+        {"object": "bucket", "start_time": day(24), "end_time": day(25), "results": [
+            result | {"input_tokens": 1000, "output_tokens": 100, "input_cached_tokens": 400, "num_model_requests": 1}]},
+    ]  # fmt: skip
+    text = json.dumps({"object": "page", "data": data, "has_more": True, "next_page": "x"})
+    found = rows("reconcile", "-", "--ledger", path, "--all", stdin=text)
+    told = [
+        (row["model"], row["verdict"], row["their_calls"], row["our_calls"], row["input_tokens_difference"], row["why"])
+        for row in found
+    ]
+    assert told[0] == ("gpt-4o-mini", "differs", 3, 2, 1000, "1 calls not through us")
+    assert ("gpt-4o-mini", "equal", 1, 1, 0, "") in told
+    assert run("reconcile", "-", "--ledger", path, stdin=text)[1].endswith(
+        "The export is one page of several (has_more): fetch the next pages, too.\n")  # fmt: skip
+
+
+ANTHROPIC = {
+    "data": [{
+        "starting_at": "2026-11-23T00:00:00Z", "ending_at": "2026-11-24T00:00:00Z",
+        "results": [
+            # cents: 10 x 5 + 1000 x 6.25 + 100 x 25 a million = $0.0088
+            {"amount": amount, "currency": "USD", "cost_type": "tokens", "model": "claude-opus-4-5-20251101",
+             "description": "Claude Opus 4.5", "token_type": kind, "workspace_id": None}
+            for kind, amount in (("uncached_input_tokens", "0.005"), ("cache_creation.ephemeral_5m_input_tokens", "0.625"), ("output_tokens", "0.25"))
+        ] + [{"amount": "2", "currency": "USD", "cost_type": "web_search", "model": None, "description": "Web Search Usage"}],
+    }],
+    "has_more": False, "next_page": None,
+}  # fmt: skip
+
+
+def test_reconcile_anthropic_cost_report_in_cents(path):
+    found = rows("reconcile", "-", "--ledger", path, "--all", stdin=json.dumps(ANTHROPIC))
+    assert [(row["model"], row["verdict"], row["theirs_usd"], row["ours_usd"]) for row in found] == [
+        ("claude-opus-4-5", "equal", "0.0088", "0.0088"), ("web_search", "only theirs", "0.02", "")]  # fmt: skip
+
+
+def test_reconcile_bills_an_advisor_under_its_own_name(tmp_path):
+    """10 x 5 + 100 x 25, and of the advisor 1000 x 1 + 100 x 5 a million; amounts in cents."""
+    path = str(tmp_path / "advised.db")
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    advised = {"type": "advisor_message", "model": "claude-haiku-4-5", "input_tokens": 1000, "output_tokens": 100}
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        call = Call(id="a", framework="direct", provider="anthropic", model="claude-opus-4-5", started_at=at)
+        raw = {"input_tokens": 10, "output_tokens": 100, "iterations": [advised]}
+        meter.settle(meter.reserve(call), Outcome(kind="answer", usage=anthropic.read(raw)))
+        meter.close()
+    bucket = {"starting_at": "2026-11-23T00:00:00Z", "ending_at": "2026-11-24T00:00:00Z"}
+    costs = [{"amount": "0.255", "model": "claude-opus-4-5"}, {"amount": "0.15", "model": "claude-haiku-4-5-20251001"}]
+    counts = [
+        {"model": "claude-opus-4-5", "uncached_input_tokens": 10, "output_tokens": 100},
+        {"model": "claude-haiku-4-5-20251001", "uncached_input_tokens": 1000, "output_tokens": 100},
+    ]
+    for results in (costs, counts):
+        text = json.dumps({"data": [bucket | {"results": results}]})
+        assert rows("reconcile", "-", "--ledger", path, stdin=text) == []
+        assert "2 of 2 equal" in run("reconcile", "-", "--ledger", path, stdin=text)[1]
+
+
+def test_reconcile_anthropic_usage_report(path):
+    counts = {"uncached_input_tokens": 10, "cache_read_input_tokens": 0, "output_tokens": 90,
+              "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 1000}}  # fmt: skip
+    text = json.dumps({"data": [{"starting_at": "2026-11-23T00:00:00Z", "ending_at": "2026-11-24T00:00:00Z",
+                                 "results": [counts | {"model": "claude-opus-4-5-20251101"}]}], "has_more": False})  # fmt: skip
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=text)
+    assert (row["verdict"], row["input_tokens_difference"], row["output_tokens_difference"]) == ("differs", 0, -10)
+    assert (row["theirs_usd"], row["difference_usd"]) == ("", ""), "an export without amounts says nothing of money"
+
+
+CSV = f"""date,model,cost_usd,input_tokens,output_tokens,requests
+2026-11-23,{DATED},0.00063,3000,300,3
+2026-11-23,claude-opus-4-5,0.0089,1010,100,1
+
+2026-11-24,gpt-4o-mini,0.00021,1000,100,1
+"""
+
+
+def test_reconcile_csv_tells_tokens_from_prices(path):
+    found = rows("reconcile", "-", "--ledger", path, "--until", "2026-11-24", stdin=CSV)
+    assert [(row["model"], row["difference_usd"], row["why"]) for row in found] == [
+        ("claude-opus-4-5", "0.0001", "$0.0001 other prices for the same tokens"),
+        ("gpt-4o-mini", "0.00021", "1 calls not through us; $0.00021 other tokens"),
+    ]
+    assert (
+        run("reconcile", "-", "--ledger", path, "--until", "2026-11-24", "--tolerance", "0.00021", stdin=CSV)[0] == ""
+    )
+
+
+def test_reconcile_both_at_once(path):
+    """500 more input tokens at our 0.15 are 0.000075; the rest of 0.0001 is price."""
+    text = f"date,model,cost_usd,input_tokens,output_tokens\n2026-11-23,{DATED},0.00052,2500,200\n"
+    (row,) = rows("reconcile", "-", "--ledger", path, "--provider", "openai", stdin=text)
+    assert row["why"] == "$0.000075 other tokens; $0.000025 other prices"
+
+
+def test_reconcile_openrouter(tmp_path):
+    path = str(tmp_path / "router.db")
+    at = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        call = Call(id="a", framework="direct", provider="openrouter", model="openai/gpt-4.1", started_at=at)
+        raw = RAW | {"cost": "0.001", "is_byok": True, "cost_details": {"upstream_inference_cost": "0.012"}}
+        meter.settle(
+            meter.reserve(call),
+            Outcome(kind="answer", usage=openai.read(raw), response_model="openai/gpt-4.1-2025-04-14"),
+        )
+        meter.close()
+    item = {"date": "2026-11-24", "model": "openai/gpt-4.1", "model_permaslug": "openai/gpt-4.1-2025-04-14", "usage": 0.001,
+            "byok_usage_inference": 0.012, "requests": 1, "prompt_tokens": 1000, "completion_tokens": 100, "reasoning_tokens": 0}  # fmt: skip
+    (row,) = rows("reconcile", "-", "--ledger", path, "--all", stdin=json.dumps({"data": [item]}))
+    assert (row["verdict"], row["theirs_usd"], row["ours_usd"], row["their_calls"]) == ("equal", "0.013", "0.013", 1)
+    as_csv = "date,model,usage,byok_usage_inference,requests,prompt_tokens,completion_tokens\n2026-11-24 00:00:00,openai/gpt-4.1,0.001,,2,2000,200\n"
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=as_csv)
+    assert (row["verdict"], row["difference_usd"], row["their_calls"]) == ("differs", "-0.012", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"data": [', "The export is not JSON"),
+        ('{"error": "no key"}', 'Page 1 of the export has no list "data"'),
+        ('{"data": [{"what": 1}]}', "Name the one it is with --format"),
+        ('{"data": [], "has_more": false}', "This export is none of"),
+        (
+            costs(d23={"x, input": '"much"'}),
+            "bucket 1 of data, result 1: amount.value: Input should be a valid decimal",
+        ),
+        (costs(d23={"x, input": "1e999999"}), "bucket 1 of data, result 1: amount is out of range"),
+        (costs(d23={"x, input": "NaN"}), "NaN is no number"),
+        (costs(d23={"x, input": "1"}).replace('"usd"', '"eur"'), "its currency is 'eur'; only USD"),
+        (costs(d23={"x, input": "1"}).replace(str(day(24)), str(day(30))), "it is longer than a day"),
+        ("day,model,usd\n", "names no column date, cost_usd; it has day, model, usd"),
+        ("date,model,cost_usd\n2026-11-23,a\n", "line 2: 2 cells under 3 columns"),
+        ("date,model,cost_usd\n2026-11-23,a,1\n23.11.2026,a,1\n", "line 3: date: Input should be a valid date"),
+        ("date,model,cost_usd\n2026-11-23,a,1\n2026-11-23,a,-\n", "line 3: cost_usd: Input should be a valid decimal"),
+        ("date,model,cost_usd,requests\n2026-11-23,a,1,-2\n", "line 2: requests: Input should be greater than"),
+        ("date,model,cost_usd\n", "The export has no rows"),
+    ],
+)
+def test_a_malformed_export_names_the_row(path, text, said):
+    out, notes = run("reconcile", "-", "--ledger", path, stdin=text, code=1)
+    assert out == ""
+    assert said in notes, notes
+    assert "Traceback" not in notes
+
+
+def test_an_export_in_another_coding_or_of_other_days(path):
+    assert "no UTF-8" in run("reconcile", "-", "--ledger", path, stdin=b"\xff\xfe", code=1)[1]
+    assert (
+        "no day of it is left" in run("reconcile", "-", "--ledger", path, "--since", "2026-12-01", stdin=CSV, code=1)[1]
+    )
+    assert (
+        "There is no format 'pdf'" in run("reconcile", "-", "--ledger", path, "--format", "pdf", stdin=CSV, code=1)[1]
+    )
+    assert (
+        "This file is no JSON"
+        in run("reconcile", "-", "--ledger", path, "--format", "openai-costs", stdin=CSV, code=1)[1]
+    )
+
+
+@pytest.mark.parametrize("name", ["reprice", "what-if", "reconcile"])
+def test_the_howto_names_every_option(name):
+    text = (ROOT / "docs" / "reference.md").read_text() + (ROOT / "docs" / "how-to" / "corrections.md").read_text()
+    for option in main.commands[name].params:
+        for flag in option.opts:
+            assert not flag.startswith("--") or f"{flag}" in text, f"{name} {flag} is in no document"

@@ -1,0 +1,178 @@
+"""What bounds an answer before it is sent: known maxima, an image's tokens, and tokenizers that are on this disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ai_budget_callbacks.money import usd_text
+from ai_budget_callbacks.pricing import PriceBook, Unpriced
+from ai_budget_callbacks.pricing.estimate import Learned, expected, worst_case
+from ai_budget_callbacks.pricing.limits import image_tokens, max_output_tokens, reasons_out_of_sight
+from ai_budget_callbacks.pricing.tokenizer import token_counter
+from ai_budget_callbacks.usage import Call, Request, Terms
+from tests.support.goldens import NOW
+
+BOOK = PriceBook()
+
+
+def call(provider: str, model: str, **request: Any) -> Call:
+    return Call(id="1", framework="direct", provider=provider, model=model, started_at=NOW, request=Request(**request))
+
+
+def bound(provider: str, model: str, **request: Any) -> tuple[int, int] | str:
+    made = call(provider, model, **request)
+    cards = BOOK.cards_for_bound(provider, model, None, NOW)
+    assert not isinstance(cards, Unpriced)
+    found = worst_case(made, cards)
+    return found.reason if isinstance(found, Unpriced) else (found.input_tokens, found.output_tokens)
+
+
+# -- maxima
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "most", "reasons"),
+    [
+        ("openai", "gpt-4o-2024-08-06", 16_384, False),
+        ("azure", "gpt-4o", 16_384, False),
+        ("openai", "ft:gpt-4o-2024-08-06:acme::1", 16_384, False),
+        ("anthropic", "claude-sonnet-4-5-20250929", 64_000, True),
+        ("google", "gemini-2.5-pro", 65_536, True),
+        ("google", "models/gemini-2.5-pro", 65_536, True),
+        ("aws", "anthropic.claude-sonnet-4-5-20250929-v1:0", 64_000, True),
+        ("x-ai", "grok-4.20-0309-non-reasoning", 30_000, False),
+        ("openrouter", "openai/gpt-4o:nitro", 16_384, False),
+        ("openai", "gpt-nobody-knows", None, False),
+        ("acme", "gpt-4o", None, False),
+    ],
+)
+def test_what_is_known_of_a_models_output(provider, model, most, reasons):
+    assert (max_output_tokens(provider, model), reasons_out_of_sight(provider, model)) == (most, reasons)
+
+
+def test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused():
+    # grok-4.3 thinks, and max_tokens is only known to bound what it shows: 100 and the model's own maximum
+    most = max_output_tokens("x-ai", "grok-4.3")
+    assert reasons_out_of_sight("x-ai", "grok-4.3")
+    assert bound("x-ai", "grok-4.3", max_output_tokens=100) == (16 + 512, 100 + most)
+    assert bound("x-ai", "grok-4.20-0309-non-reasoning", max_output_tokens=100) == (16 + 512, 100)
+    said = bound("perplexity", "sonar-deep-research", max_output_tokens=100)
+    assert said == "nothing is known to bound the reasoning of sonar-deep-research; reserve a USD amount instead"
+
+
+# -- images
+
+
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        ("gpt-4o", 85 + 8 * 170),
+        ("gpt-4o-2024-08-06", 1_445),
+        ("gpt-4o-mini", 2_833 + 8 * 5_667),
+        ("gpt-4.1", 1_445),
+        ("gpt-4.1-mini", 2_489),  # 1536 x 1.62 = 2488.32
+        ("gpt-4.1-nano", 3_779),  # 1536 x 2.46 = 3778.56
+        ("o3", 75 + 8 * 150),
+        ("o4-mini", 2_642),  # 1536 x 1.72 = 2641.92
+        ("gpt-5", 70 + 8 * 140),
+        ("gpt-5-nano", 3_779),
+        ("gpt-5.4", None),
+        ("gpt-4o-audio-preview", None),
+    ],
+)
+def test_an_image_is_at_most_what_the_models_page_says(model, most):
+    assert image_tokens("openai", model) == most
+    assert image_tokens("azure", model) == most
+    assert image_tokens("anthropic", model) is None
+
+
+def test_an_image_has_a_bound_where_its_model_has_one_and_other_parts_have_none():
+    assert bound("openai", "gpt-4o", images=2, max_output_tokens=10) == (16 + 512 + 2 * 1_445, 10)
+    no = "images, audio and files have no proven token bound; reserve a USD amount instead"
+    assert bound("openai", "gpt-4o", images=1, other_parts=1, max_output_tokens=10) == no
+    assert bound("openai", "gpt-5.4", images=1, max_output_tokens=10) == no
+    assert bound("anthropic", "claude-sonnet-4-5", images=1, max_output_tokens=10) == no
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [
+        ("gpt-4o", 16 + 2 * 1_500),  # the guess covers what it can be
+        ("gpt-4o-mini", 16 + 2 * 48_169),
+        ("gpt-5.4", 16 + 2 * 1_500),
+    ],
+)
+def test_an_expected_hold_has_room_for_the_images(model, tokens):
+    made = call("openai", model, images=2, max_output_tokens=10)
+    found = expected(made, [BOOK.card("openai", model, Terms(), NOW)], Learned())
+    assert found.input_tokens == tokens
+
+
+def test_images_of_a_small_model_are_held_at_what_they_cost():
+    made = call("openai", "gpt-4o-mini", images=1, max_output_tokens=10)
+    found = worst_case(made, [BOOK.card("openai", "gpt-4o-mini", Terms(), NOW)])
+    # (16 + 512 + 48,169) x 0.15 and 10 x 0.60 a million
+    assert usd_text(found.usd_pico) == "0.00731055"
+
+
+# -- tokenizers
+
+
+def test_a_prompt_counted_by_its_own_tokenizer_is_held_as_that():
+    assert bound("openai", "gpt-4o", text_bytes=900, text_tokens=200, max_output_tokens=10) == (16 + 512 + 200, 10)
+    assert bound("openai", "gpt-4o", text_bytes=3, text_tokens=15, max_output_tokens=10) == (16 + 512 + 3, 10)
+
+
+COUNT = token_counter("openai", "gpt-4o")
+
+
+@pytest.mark.skipif(COUNT is None, reason="no tokenizer file on this disk")
+def test_counts_are_the_tokenizers_and_special_tokens_are_text():
+    assert COUNT("hello world") == 2  # facts/pricing.md 6: o200k_base
+    assert COUNT("\ufdfa" * 200) == 400
+    assert COUNT("<|endoftext|>") > 1
+    assert COUNT("a" * 200_001) is None
+    assert token_counter("azure", "gpt-4o-2024-08-06")("hello world") == 2
+
+
+@pytest.mark.skipif(COUNT is None, reason="no tokenizer file on this disk")
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=300))
+def test_a_count_is_never_more_than_the_bytes(text):
+    assert COUNT(text) <= len(text.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"), [("anthropic", "claude-sonnet-4-5"), ("openai", "gpt-nobody-knows"), ("google", "gpt-4o")]
+)
+def test_no_other_model_has_a_public_tokenizer(provider, model):
+    assert token_counter(provider, model) is None
+
+
+OFFLINE = """
+import socket, sys
+def refuse(*args, **kwargs): raise SystemExit("the network was asked")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+sys.modules["llama_index"] = None
+from ai_budget_callbacks.pricing.tokenizer import token_counter
+print(token_counter("openai", "gpt-4o"))
+"""
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["no file", "a damaged file"])
+def test_a_tokenizer_that_is_not_on_disk_is_not_fetched(tmp_path, damaged):
+    if damaged:
+        (tmp_path / "fb374d419588a4632f3f557e76b4b70aebbca790").write_bytes(b"IQ== 0\n")
+    env = {**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    env.pop("DATA_GYM_CACHE_DIR", None)
+    done = subprocess.run([sys.executable, "-c", OFFLINE], env=env, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("None", "")
+    assert (tmp_path / "fb374d419588a4632f3f557e76b4b70aebbca790").exists() == damaged, "a damaged file was thrown away"

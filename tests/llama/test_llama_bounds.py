@@ -1,0 +1,31 @@
+"""The same of LlamaIndex: a worst case counts text by the model's tokenizer, and an image at the most it can be."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
+
+from ai_budget_callbacks import Budget
+from ai_budget_callbacks.demo.loopback import Reply
+from ai_budget_callbacks.events import CallReserved
+from ai_budget_callbacks.pricing.tokenizer import token_counter
+from tests.llama.kit import chat
+
+TEXT = "two plus two is four. " * 50  # 1,100 bytes and 301 tokens of o200k_base
+
+
+@pytest.mark.skipif(token_counter("openai", "gpt-4o") is None, reason="no tokenizer file on this disk")
+@pytest.mark.parametrize(
+    ("images", "usd"),
+    # (301 + 16 + 512) x 0.15 + 10 x 0.60 a million, and 48,169 x 0.15 for the image
+    [(0, "0.00013035"), (1, "0.0073557")],
+)
+def test_a_prompt_is_held_at_its_tokens_and_its_images(serve, handler, images, usd):
+    far, events = serve(Reply(text="hi", input_tokens=20, output_tokens=5)), []
+    budget = handler(Budget(usd="5"), reserve="worst_case", listeners=[events.append])
+    blocks = [TextBlock(text=TEXT), *(ImageBlock(url="https://example.com/cat.png") for _ in range(images))]
+    model = chat(far, budget, max_tokens=10, additional_kwargs={"service_tier": "default"})
+    model.chat([ChatMessage(role="user", blocks=blocks)])
+    assert [event.held_usd for event in events if isinstance(event, CallReserved)] == [Decimal(usd)]
