@@ -332,7 +332,7 @@ def _listed(provider: str, model: str, terms: Terms, at: datetime) -> RateCard |
     added = corrections.added(provider, name, terms)
     if added is not None:
         return added
-    if not is_listed(name):
+    if not is_listed(provider, name):
         return Unpriced(reason=f"{catalogue().name} does not know {model!r} of provider {provider!r}")
     card = catalogue().card(provider, name, terms, at)
     return corrections.apply(card, terms, at) if isinstance(card, RateCard) and not card.free else card

@@ -22,7 +22,6 @@ _GOVERNMENT = re.compile(r"(?:\A|[/:])us-gov[.-]", re.IGNORECASE)
 # Claude at a region's endpoint is a tenth dearer than at the global one (docs.claude.com, Claude on Vertex AI)
 _REGIONAL_CLAUDE = re.compile(r"/locations/(?!global/)[^/]+/publishers/anthropic/")
 _ROUTES = (":nitro", ":floor", ":exacto", ":online")
-_OWN_PRICE = ("ft:",)  # a fine-tuned model costs more than its base, and the catalogue has none
 
 
 def plain_name(provider: str, model: str) -> str:
@@ -45,10 +44,13 @@ def plain_name(provider: str, model: str) -> str:
     return model
 
 
-def is_listed(model: str) -> bool:
-    """Whether the catalogue's own rules may be asked: they match these names to models of another price."""
+def is_listed(provider: str, model: str) -> bool:
+    """Whether the catalogue's own rules may be asked: they match some names to models of another price.
+
+    A fine-tuned model costs more than its base; only OpenAI's are in the catalogue under names of their own.
+    """
     elsewhere = _GOVERNMENT.search(model) or _REGIONAL_CLAUDE.search(model)
-    return not model.lower().startswith(_OWN_PRICE) and elsewhere is None
+    return elsewhere is None and (provider == "openai" or not model.lower().startswith("ft:"))
 
 
 def needs_mapping(provider: str, model: str) -> bool:

@@ -57,7 +57,7 @@ def input_usd(provider: str, model: str) -> str | None:
         ("openai", "ft:gpt-4o-2024-08-06", "3.75"),
         ("openai", "ft:gpt-4o-mini-2024-07-18:acme:suffix:9xYz", "0.3"),
         ("openai", "ft:gpt-4.1-2025-04-14:acme::9xYz", None),
-        ("openai", "FT:gpt-4o-2024-08-06:acme::9xYz", None),
+        ("openai", "FT:gpt-4o-2024-08-06:acme::9xYz", "3.75"),
         ("azure", "ft:gpt-4o-2024-08-06:acme::9xYz", None),
         ("mistral", "ft:open-mistral-7b:acme:9xYz", None),
         # Google: the API's and Vertex' paths; Claude at a region's endpoint is a tenth dearer, nobody says in our data
@@ -140,5 +140,5 @@ def test_any_text_is_a_name_or_none_and_a_plain_name_is_plain(provider, model):
     name = plain_name(provider, model)
     if provider != "openrouter":  # of several routes one is taken at a time
         assert plain_name(provider, name) == name
-    assert isinstance(is_listed(name), bool)
+    assert isinstance(is_listed(provider, name), bool)
     assert isinstance(needs_mapping(provider, model), bool)
