@@ -5,13 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
+from llama_index.core.llms import ChatMessage
 
 from ai_budget_callbacks import Budget
 from ai_budget_callbacks.demo.loopback import Reply
 from ai_budget_callbacks.events import CallReserved
 from ai_budget_callbacks.pricing.tokenizer import token_counter
 from tests.llama.kit import chat
+from tests.support.llama_versions import LACKS_BLOCKS, needs
 
 TEXT = "two plus two is four. " * 50  # 1,100 bytes and 301 tokens of o200k_base
 
@@ -23,6 +24,9 @@ TEXT = "two plus two is four. " * 50  # 1,100 bytes and 301 tokens of o200k_base
     [(0, "0.00013035"), (1, "0.0073557")],
 )
 def test_a_prompt_is_held_at_its_tokens_and_its_images(serve, handler, images, usd):
+    needs(LACKS_BLOCKS)
+    from llama_index.core.llms import ImageBlock, TextBlock
+
     far, events = serve(Reply(text="hi", input_tokens=20, output_tokens=5)), []
     budget = handler(Budget(usd="5"), reserve="worst_case", listeners=[events.append])
     blocks = [TextBlock(text=TEXT), *(ImageBlock(url="https://example.com/cat.png") for _ in range(images))]
