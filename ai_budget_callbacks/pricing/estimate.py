@@ -43,7 +43,7 @@ FIRST_OUTPUT_GUESS = 2_048
 OTHER_PART_GUESS = 1_500
 ENOUGH_SAMPLES = 8
 _FIRST_BYTES, _FIRST_TOKENS = 5, 2  # 2.5 bytes a token until this model's own ratio is known
-_OUTPUTS = ("output_text", "output_reasoning", "output_audio")
+_OUTPUTS = ("output_text", "output_reasoning", "output_audio", "output_image")
 _AUTOMATIC_CACHE = frozenset({"openai", "azure"})
 
 
@@ -185,6 +185,7 @@ def _estimate(
 def _input_buckets(call: Call) -> tuple[str, ...]:
     if call.request.cache_control:
         return ("input_uncached", "cache_write", "cache_write_5m", "cache_write_1h")
-    if call.provider in _AUTOMATIC_CACHE:  # a price of one's own names no provider
+    # a price of one's own names no provider; other sellers of OpenAI's models bill its cache writes too
+    if call.provider in _AUTOMATIC_CACHE or "openai" in call.model or "gpt-" in call.model:
         return ("input_uncached", "cache_write")
     return ("input_uncached",)
