@@ -16,6 +16,7 @@ from ai_budget_callbacks.pricing.limits import (
     image_tokens,
     max_output_tokens,
     reasons_out_of_sight,
+    searches_unasked,
     thinks_beyond_limit,
 )
 
@@ -140,6 +141,8 @@ def worst_case(call: Call, cards: Sequence[RateCard]) -> Estimate | Unpriced:
     if request.hosted_tools:
         tools = ", ".join(request.hosted_tools)
         return Unpriced(reason=f"the number of hosted tool calls ({tools}) has no bound; reserve a USD amount instead")
+    if searches_unasked(call.model):
+        return Unpriced(reason=f"the fee of the searches of {call.model} is not known; reserve a USD amount instead")
     text = request.text_bytes if request.text_tokens is None else min(request.text_tokens, request.text_bytes)
     input_tokens = (
         text
