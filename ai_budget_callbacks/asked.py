@@ -53,7 +53,8 @@ _DEFINED = ("bash", "text_editor", "computer", "memory")
 _DEFINITION = 1_300
 # the provider adds text of unknown length to the request
 _UNBOUNDED = ("previous_response_id", "conversation", "cached_content")
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxTokens")
+_CONFIGS = ("generation_config", "inferenceConfig")
 _CHOICES = ("n", "best_of", "candidate_count")
 _REASONING_KEYS = ("reasoning", "reasoning_effort", "thinking", "thinking_budget")
 
@@ -70,13 +71,13 @@ def request_of(
         max_output_tokens: The client's bound on output tokens, where the parameters have none.
     """
     params = {**params, **(params.get("extra_body") or {})}  # what is sent, whichever way it was given
-    config = params.get("generation_config")  # Gemini's: goes over what is given beside it
-    inner = config if isinstance(config, Mapping) else {}
+    # where Gemini and Bedrock's Converse have them: they go over what is given beside them
+    inner = [params[key] for key in _CONFIGS if isinstance(params.get(key), Mapping)]
     tools = params.get("tools") or params.get("functions") or ()
     schemas = [*tools, *(params[key] for key in ("response_format", "text") if params.get(key) is not None)]
     unbounded = sum(1 for key in _UNBOUNDED if params.get(key)) + isinstance(params.get("prompt"), Mapping)
     unbounded += "compact" in str(params.get("context_management"))  # the prompt is read, and billed, once more
-    given = [holder[key] for holder in (params, inner) for key in _OUTPUT_LIMITS if type(holder.get(key)) is int]
+    given = [holder[key] for holder in (params, *inner) for key in _OUTPUT_LIMITS if type(holder.get(key)) is int]
     limits = given or [max_output_tokens]
     limit = max(filter(None, limits), default=None)
     return Request(
@@ -86,7 +87,7 @@ def request_of(
         tool_bytes=sum(json_size(_schema(schema)) for schema in schemas) + sum(map(_defined, tools)),
         tools=len(tools),
         max_output_tokens=limit if type(limit) is int and limit > 0 else None,
-        choices=max(_positive(holder.get(key)) for holder in (params, inner) for key in _CHOICES),
+        choices=max(_positive(holder.get(key)) for holder in (params, *inner) for key in _CHOICES),
         cache_control=measure.cached or any(map(marks_cache, tools)),
         service_tier=_text(params.get("service_tier")),
         speed=_text(params.get("speed") or (params.get("model_kwargs") or {}).get("speed")),

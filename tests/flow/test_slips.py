@@ -273,6 +273,11 @@ def test_geminis_candidates_and_its_configuration_count():
     assert (request.max_output_tokens, request.choices) == (900, 3)
 
 
+@pytest.mark.parametrize("params", [{"maxTokens": 5_000}, {"inferenceConfig": {"maxTokens": 5_000}}], ids=str)
+def test_converses_limit_is_found_whichever_way_it_is_given(params):
+    assert _request(max_tokens=100, **params).max_output_tokens == 5_000
+
+
 def test_a_cache_point_asks_for_a_cache_write():
     blocks = [{"type": "text", "text": "hi"}, {"cachePoint": {"type": "default"}}]
     assert _request([HumanMessage(blocks)]).cache_control
