@@ -51,8 +51,8 @@ _HOSTED_PARAMS = ("mcp_servers", "web_search_options", "search_parameters", "plu
 # are not sent (platform.claude.com/docs, tool use, pricing)
 _DEFINED = ("bash", "text_editor", "computer", "memory")
 _DEFINITION = 1_300
-# the provider adds text of unknown length to the request
-_UNBOUNDED = ("previous_response_id", "conversation", "cached_content")
+# the provider adds text of unknown length to the request, or may ask another model (OpenRouter)
+_UNBOUNDED = ("previous_response_id", "conversation", "cached_content", "models")
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "maxTokens")
 _CONFIGS = ("generation_config", "inferenceConfig")
 _CHOICES = ("n", "best_of", "candidate_count")
@@ -70,7 +70,8 @@ def request_of(
         messages: Number of messages.
         max_output_tokens: The client's bound on output tokens, where the parameters have none.
     """
-    params = {**params, **(params.get("extra_body") or {})}  # what is sent, whichever way it was given
+    more = {key: value for key, value in (params.get("model_kwargs") or {}).items() if value is not None}
+    params = {**params, **more, **(params.get("extra_body") or {})}  # what is sent, whichever way it was given
     # where Gemini and Bedrock's Converse have them: they go over what is given beside them
     inner = [params[key] for key in _CONFIGS if isinstance(params.get(key), Mapping)]
     tools = params.get("tools") or params.get("functions") or ()
@@ -88,9 +89,9 @@ def request_of(
         tools=len(tools),
         max_output_tokens=limit if type(limit) is int and limit > 0 else None,
         choices=max(_positive(holder.get(key)) for holder in (params, *inner) for key in _CHOICES),
-        cache_control=measure.cached or any(map(marks_cache, tools)),
+        cache_control=measure.cached or any(map(marks_cache, (params, *tools))),
         service_tier=_text(params.get("service_tier")),
-        speed=_text(params.get("speed") or (params.get("model_kwargs") or {}).get("speed")),
+        speed=_text(params.get("speed")),
         images=measure.images,
         other_parts=measure.parts + unbounded,
         hosted_tools=(

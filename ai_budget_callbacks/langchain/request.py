@@ -139,7 +139,6 @@ def _request(
     count: Callable[[str], int | None] | None,
 ) -> Request:
     measure = Measure(count)
-    measure.cached = "cache_control" in params
     for message in messages:
         _measure(message, measure)
     return request_of(params, measure, messages=len(messages), max_output_tokens=metadata.get("ls_max_tokens"))

@@ -221,6 +221,7 @@ def test_invalid_tool_calls_are_sent_too():
         {"mcp_servers": [{"url": "x"}]}, {"web_search_options": {"a": 1}}, {"conversation": "c"}, {"prompt": {"id": "p"}},
         {"cached_content": "c"}, {"search_parameters": {"mode": "on"}}, {"plugins": [{"id": "web"}]},
         {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+        {"model_kwargs": {"models": ["openai/o1-pro"]}}, {"extra_body": {"models": ["openai/o1-pro"]}},
         {"tools": [{"google_search": {}}]}, {"tools": [{"codeExecution": {}}]}, {"tools": [{"type": "x_search"}]},
         {"tools": [{"systemTool": {"name": "nova_grounding"}}]},
     ],
@@ -281,6 +282,8 @@ def test_converses_limit_is_found_whichever_way_it_is_given(params):
 def test_a_cache_point_asks_for_a_cache_write():
     blocks = [{"type": "text", "text": "hi"}, {"cachePoint": {"type": "default"}}]
     assert _request([HumanMessage(blocks)]).cache_control
+    assert _request(model_kwargs={"cache_control": {"type": "ephemeral"}}).cache_control
+    assert not _request([HumanMessage(blocks[:1])]).cache_control
 
 
 def test_an_unbounded_call_is_refused_before_sending(serve, handler, ledger):
