@@ -193,8 +193,9 @@ def _match(key: tuple[date, str], theirs: Side | None, ours: Side | None, tolera
         verdict = "only ours" if theirs is None else "only theirs"
         return Matched(day=key[0], model=key[1], theirs=theirs, ours=ours, verdict=verdict)
     if theirs.pico is not None:
-        # an amount that is 0 there and not known here is a difference of nobody knows how much
-        equal = abs(theirs.pico - (ours.pico or 0)) <= tolerance_pico and (ours.pico is not None or not ours.uncertain)
+        # an amount that is not known here is a difference of nobody knows how much, whatever the others add up to
+        unknown = ours.statuses["unpriced"] or (ours.pico is None and ours.uncertain)
+        equal = abs(theirs.pico - (ours.pico or 0)) <= tolerance_pico and not unknown
     else:
         equal = all(
             mine is None or other is None or mine == other
@@ -254,6 +255,8 @@ def _split(theirs: Side, ours: Side) -> list[str]:
     if theirs.pico is None or ours.pico is None:
         return []
     difference = theirs.pico - ours.pico
+    if not difference:
+        return []
     if theirs.input_tokens is None or theirs.output_tokens is None:
         return [f"${usd_text(difference)} in amounts, and no token counts to tell why"]
     more_in = theirs.input_tokens - (ours.input_tokens or 0)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.asked import request_of
+from ai_budget_callbacks.asked import marks_cache, request_of
 from ai_budget_callbacks.sizes import Measure
 from ai_budget_callbacks.usage import Call, Request, Who
 
@@ -37,6 +37,10 @@ _IMAGE_TYPES = frozenset({"image", "image_url", "input_image"})
 _OPAQUE_TYPES = frozenset(
     {"image", "image_url", "input_image", "audio", "input_audio", "file", "input_file", "document", "video", "media"}
 )
+# what the provider adds to the prompt: its size is nowhere in the request
+_REFERENCES = frozenset({"item_reference", "container_upload"})
+# set on a client and sent, and not among its parameters (langchain-google-genai 4.4, -anthropic 1.7, -openrouter 0.2)
+_BESIDE = ("cached_content", "context_management", "search_parameters", "plugins")
 _SOUND_TYPES = frozenset({"audio", "input_audio", "video"})
 
 
@@ -66,7 +70,11 @@ def build_call(
         meters: Who counts it: one that holds worst cases has its text counted by the model's tokenizer.
     """
     metadata: Mapping[str, Any] = kwargs.get("metadata") or {}
-    params: Mapping[str, Any] = kwargs.get("invocation_params") or {}
+    built = serialized.get("kwargs") or {}
+    params: Mapping[str, Any] = {
+        **{key: built[key] for key in _BESIDE if built.get(key)},
+        **(kwargs.get("invocation_params") or {}),
+    }
     model = metadata.get("ls_model_name") or params.get("model") or params.get("model_name") or params.get("model_id")
     name = str(model or serialized.get("name") or "unknown")
     count = next((found for meter in meters if (found := meter.token_counter(provider, name))), None)
@@ -131,7 +139,6 @@ def _request(
     count: Callable[[str], int | None] | None,
 ) -> Request:
     measure = Measure(count)
-    measure.cached = "cache_control" in params
     for message in messages:
         _measure(message, measure)
     return request_of(params, measure, messages=len(messages), max_output_tokens=metadata.get("ls_max_tokens"))
@@ -147,10 +154,10 @@ def _measure(message: Any, measure: Measure) -> None:
             measure.text(block)
             continue
         kind = block.get("type")
-        measure.cached = measure.cached or "cache_control" in block
+        measure.cached = measure.cached or marks_cache(block)
         if kind in _IMAGE_TYPES or (kind in _OPAQUE_TYPES and str(block.get("mime_type")).startswith("image/")):
             measure.images += 1
-        elif kind in _OPAQUE_TYPES:
+        elif kind in _OPAQUE_TYPES or kind in _REFERENCES:
             measure.parts += 1
         elif kind in _TEXT_TYPES and isinstance(block.get("text"), str):
             measure.text(block["text"])
@@ -159,6 +166,10 @@ def _measure(message: Any, measure: Measure) -> None:
     for name in ("tool_calls", "invalid_tool_calls"):
         for call in getattr(message, name, None) or ():
             measure.json(call)
+    extra = getattr(message, "additional_kwargs", None) or {}
+    if "function_call" in extra:  # ChatOpenAI sends it
+        measure.json(extra["function_call"])
+    measure.parts += "audio" in extra  # an earlier answer's sound, by its id
     for key in ("name", "tool_call_id"):
         measure.opaque(len(str(getattr(message, key, None) or "")))
 

@@ -89,7 +89,16 @@ def _usage(response: Any, answer: Any, tier: str | None) -> Usage | None:
                 return usage
     usage = read_usage(started) if isinstance(started, Mapping) and started else None
     # token counts that core's convention puts beside the answer (Bedrock Converse, Ollama, many others)
-    return usage or read_usage(beside)
+    return usage or read_usage(_counts_of(beside))
+
+
+def _counts_of(beside: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside an answer without what may be content (citations, annotations, thoughts): usage is kept."""
+    return {
+        name: value
+        for name, value in beside.items()
+        if isinstance(value, (int, float)) or (isinstance(value, Mapping) and name.endswith("details"))
+    }
 
 
 def _anthropic_stream(raw: Mapping[str, Any], started: Any) -> Usage | None:

@@ -103,7 +103,6 @@ def sizes_of(
     for name in _TEXTS:
         if isinstance(params.get(name), str):
             measure.text(params[name])
-    measure.cached = "cache_control" in params
     for message in messages:
         _measure(message, measure)
     limits = [params[name] for name in LIMITS if type(params.get(name)) is int]

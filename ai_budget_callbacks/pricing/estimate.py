@@ -16,6 +16,7 @@ from ai_budget_callbacks.pricing.limits import (
     image_tokens,
     max_output_tokens,
     reasons_out_of_sight,
+    searches_unasked,
     thinks_beyond_limit,
 )
 
@@ -43,7 +44,7 @@ FIRST_OUTPUT_GUESS = 2_048
 OTHER_PART_GUESS = 1_500
 ENOUGH_SAMPLES = 8
 _FIRST_BYTES, _FIRST_TOKENS = 5, 2  # 2.5 bytes a token until this model's own ratio is known
-_OUTPUTS = ("output_text", "output_reasoning", "output_audio")
+_OUTPUTS = ("output_text", "output_reasoning", "output_audio", "output_image")
 _AUTOMATIC_CACHE = frozenset({"openai", "azure"})
 
 
@@ -140,6 +141,8 @@ def worst_case(call: Call, cards: Sequence[RateCard]) -> Estimate | Unpriced:
     if request.hosted_tools:
         tools = ", ".join(request.hosted_tools)
         return Unpriced(reason=f"the number of hosted tool calls ({tools}) has no bound; reserve a USD amount instead")
+    if searches_unasked(call.model):
+        return Unpriced(reason=f"the fee of the searches of {call.model} is not known; reserve a USD amount instead")
     text = request.text_bytes if request.text_tokens is None else min(request.text_tokens, request.text_bytes)
     input_tokens = (
         text
@@ -185,6 +188,7 @@ def _estimate(
 def _input_buckets(call: Call) -> tuple[str, ...]:
     if call.request.cache_control:
         return ("input_uncached", "cache_write", "cache_write_5m", "cache_write_1h")
-    if call.provider in _AUTOMATIC_CACHE:  # a price of one's own names no provider
+    # a price of one's own names no provider; other sellers of OpenAI's models bill its cache writes too
+    if call.provider in _AUTOMATIC_CACHE or "openai" in call.model or "gpt-" in call.model:
         return ("input_uncached", "cache_write")
     return ("input_uncached",)

@@ -8,13 +8,16 @@ pixels times a model's factor. The page mixes the two (openai-python issue 2851)
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.resources import files
 
 from ai_budget_callbacks.pricing.identity import plain_name
 
-__all__ = ["image_tokens", "max_output_tokens", "reasons_out_of_sight", "thinks_beyond_limit"]
+__all__ = ["image_tokens", "max_output_tokens", "reasons_out_of_sight", "searches_unasked", "thinks_beyond_limit"]
 
+# OpenAI's search models, OpenRouter's suffix for its search, and Perplexity's models there: fees that no list has
+_SEARCHES = re.compile(r"-search-(?:preview|api)\b|:online\Z|\Aperplexity/")
 _TILES = 8
 _PATCHES = 1_536
 _TILED = {  # base and tile
@@ -73,6 +76,11 @@ def thinks_beyond_limit(provider: str, model: str) -> bool:
     return (provider == "x-ai" and reasons_out_of_sight(provider, model)) or (
         provider == "perplexity" and "deep-research" in model
     )
+
+
+def searches_unasked(model: str) -> bool:
+    """Whether a model searches with no tool asked for, at a fee of its own."""
+    return _SEARCHES.search(model) is not None
 
 
 def image_tokens(provider: str, model: str) -> int | None:

@@ -1,8 +1,8 @@
 """Usage of answers that state two plain counts beside their text: Ollama, watsonx, Aleph Alpha, some on Bedrock.
 
-Facts (recorded responses, corpus README): nothing of them is cached or reasoned in a counter of its own; a prompt that
-Ollama had in memory is not read again and has no count; watsonx repeats counts in a stream, the prompt's in its first
-event and the output's growing; Titan counts each of its results.
+Facts (recorded responses, corpus README): nothing of them is reasoned in a counter of its own, and in Bedrock's metrics
+alone something is cached; a prompt that Ollama had in memory is not read again and has no count; watsonx repeats counts
+in a stream, the prompt's in its first event and the output's growing; Titan counts each of its results.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class _Family:
     output: str
     result_output: str = ""  # what a result calls its output, where that is another name
     every: bool = False  # both counts must be there: one of the names has another meaning elsewhere
+    beside: tuple[tuple[str, str], ...] = ()  # further counters by bucket
 
 
 _FAMILIES = (
@@ -35,7 +36,12 @@ _FAMILIES = (
     _Family("alephalpha/1", "num_tokens_prompt_total", "num_tokens_generated"),
     _Family("llama/1", "prompt_token_count", "generation_token_count", every=True),
     _Family("titan/1", "inputTextTokenCount", "totalOutputTextTokenCount", "tokenCount"),
-    _Family("bedrock-metrics/1", "inputTokenCount", "outputTokenCount"),
+    _Family(
+        "bedrock-metrics/1",
+        "inputTokenCount",
+        "outputTokenCount",
+        beside=(("cache_read", "cacheReadInputTokenCount"), ("cache_write_5m", "cacheWriteInputTokenCount")),
+    ),
 )
 
 
@@ -77,7 +83,7 @@ def read_stream(events: Sequence[Mapping[str, Any]]) -> Usage | None:
         if family is None:
             continue
         reader = reader or family.reader
-        for bucket, key in (("input_uncached", family.input), ("output_text", family.output)):
+        for bucket, key in (("input_uncached", family.input), ("output_text", family.output), *family.beside):
             of_result = family.result_output if bucket == "output_text" and family.result_output else key
             parts = [counts.read(item, of_result) or 0 for item in results]  # each result has its own
             most[bucket] = max(most.get(bucket, 0), counts.read(event, key) or 0, sum(parts))

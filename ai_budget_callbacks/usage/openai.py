@@ -107,8 +107,9 @@ def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
     image = counts.read(details, "image_tokens") or 0
     cached_audio = counts.read(cached_split, "audio_tokens") or 0
     cached_image = counts.read(cached_split, "image_tokens") or 0
-    if "input_token_details" not in source:
-        image = 0  # only realtime prices image input apart; elsewhere images are plain input tokens
+    # realtime and the images API (whose details split all of the input) price image input apart; elsewhere it is plain
+    if "input_token_details" not in source and not ("input_tokens_details" in source and "text_tokens" in details):
+        image = 0
     audio_left = counts.rest(audio, cached_audio)
     image_left = counts.rest(image, cached_image)
     cached_text = counts.rest(cached, cached_audio, cached_image)
@@ -130,6 +131,7 @@ def _read_output(counts: Counts, source: Mapping[str, Any], prompt: int, complet
     details = counts.part(source, "completion_tokens_details", "output_tokens_details", "output_token_details")
     reasoning = counts.read(details, "reasoning_tokens") or 0
     audio = counts.read(details, "audio_tokens") or 0
+    image = counts.read(details, "image_tokens") or 0  # the images API; models that draw, behind OpenRouter
     on_top = 0
     if total is None and reasoning > completion:
         on_top = reasoning  # it cannot be inside: xAI counts it apart, and no total says so here
@@ -145,12 +147,13 @@ def _read_output(counts: Counts, source: Mapping[str, Any], prompt: int, complet
             counts.flag("inconsistent")
     if on_top:
         inside = 0 if on_top == reasoning else reasoning
-        counts.put("output_text", counts.rest(completion, audio, inside))
+        counts.put("output_text", counts.rest(completion, audio, image, inside))
         counts.put("output_reasoning", on_top + inside)
     else:
-        counts.put("output_text", counts.rest(completion, reasoning, audio))
+        counts.put("output_text", counts.rest(completion, reasoning, audio, image))
         counts.put("output_reasoning", reasoning)
     counts.put("output_audio", audio)
+    counts.put("output_image", image)
 
 
 def count_output_items(items: Sequence[Any]) -> dict[str, int]:

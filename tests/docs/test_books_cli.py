@@ -344,6 +344,22 @@ def test_reconcile_bills_an_advisor_under_its_own_name(tmp_path):
         assert "2 of 2 equal" in run("reconcile", "-", "--ledger", path, stdin=text)[1]
 
 
+def test_reconcile_calls_nothing_equal_beside_a_call_without_a_price(tmp_path):
+    """1000 x 0.15 + 100 x 0.60 a million, and a call that was in part sound: what it cost is not known here."""
+    path = str(tmp_path / "sound.db")
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        for name, raw in (("a", RAW), ("b", RAW | {"prompt_tokens_details": {"audio_tokens": 10}})):
+            call = Call(id=name, framework="direct", provider="openai", model="gpt-4o-mini", started_at=at)
+            meter.settle(meter.reserve(call), Outcome(kind="answer", usage=openai.read(raw)))
+        meter.close()
+    text = "date,model,cost_usd\n2026-11-23,gpt-4o-mini,0.00021\n"
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=text)
+    assert (row["verdict"], row["ours_usd"], row["difference_usd"]) == ("differs", "0.00021", "0")
+    assert row["why"].startswith("of ours 1 without a price")
+
+
 def test_reconcile_anthropic_usage_report(path):
     counts = {"uncached_input_tokens": 10, "cache_read_input_tokens": 0, "output_tokens": 90,
               "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 1000}}  # fmt: skip

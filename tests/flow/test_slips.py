@@ -216,12 +216,74 @@ def test_invalid_tool_calls_are_sent_too():
 
 
 @pytest.mark.parametrize(
-    "params", [{"mcp_servers": [{"url": "x"}]}, {"web_search_options": {"a": 1}}, {"conversation": "c"}, {"prompt": {"id": "p"}}],
-    ids=lambda p: next(iter(p)),
+    "params",
+    [
+        {"mcp_servers": [{"url": "x"}]}, {"web_search_options": {"a": 1}}, {"conversation": "c"}, {"prompt": {"id": "p"}},
+        {"cached_content": "c"}, {"search_parameters": {"mode": "on"}}, {"plugins": [{"id": "web"}]},
+        {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+        {"model_kwargs": {"models": ["openai/o1-pro"]}}, {"extra_body": {"models": ["openai/o1-pro"]}},
+        {"tools": [{"google_search": {}}]}, {"tools": [{"codeExecution": {}}]}, {"tools": [{"type": "x_search"}]},
+        {"tools": [{"systemTool": {"name": "nova_grounding"}}]},
+    ],
+    ids=str,
 )  # fmt: skip
 def test_what_has_no_bound_is_refused_by_the_worst_case(serve, handler, params):
     request = _request(**params)
     assert request.hosted_tools or request.other_parts, f"{params} would be admitted as if it were bounded"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage([{"type": "item_reference", "id": "msg_1"}]),
+        HumanMessage([{"type": "container_upload", "file_id": "file_1"}]),
+        AIMessage("", additional_kwargs={"audio": {"id": "audio_1"}}),
+    ],
+    ids=["item", "upload", "sound"],
+)
+def test_what_a_message_names_and_does_not_hold_has_no_bound(message):
+    assert _request([message]).other_parts == 1
+
+
+def test_a_tool_of_ones_own_is_no_hosted_one():
+    own = [
+        {"function_declarations": [{"name": "google_search"}], "google_search": None},
+        {"type": "function", "function": {"name": "retrieval"}},
+        {"name": "web_search", "input_schema": {}},
+        {"toolSpec": {"name": "a"}},
+        {"cachePoint": {"type": "default"}},
+    ]
+    request = _request(tools=own)
+    assert (request.hosted_tools, request.tools, request.cache_control) == ((), 5, True)
+
+
+def test_a_tool_that_anthropic_defines_is_held_with_its_definition():
+    tool = {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}
+    # 71 bytes of JSON, and 1,300
+    assert _request(tools=[tool]).tool_bytes == 1_371
+
+
+def test_a_function_call_of_the_old_kind_is_sent_too():
+    message = AIMessage("", additional_kwargs={"function_call": {"name": "f", "arguments": "x" * 5000}})
+    assert _request([message]).text_bytes > 5000
+
+
+def test_geminis_candidates_and_its_configuration_count():
+    assert _request(n=1, candidate_count=4).choices == 4
+    request = _request(max_output_tokens=10, n=1, generation_config={"max_output_tokens": 900, "candidate_count": 3})
+    assert (request.max_output_tokens, request.choices) == (900, 3)
+
+
+@pytest.mark.parametrize("params", [{"maxTokens": 5_000}, {"inferenceConfig": {"maxTokens": 5_000}}], ids=str)
+def test_converses_limit_is_found_whichever_way_it_is_given(params):
+    assert _request(max_tokens=100, **params).max_output_tokens == 5_000
+
+
+def test_a_cache_point_asks_for_a_cache_write():
+    blocks = [{"type": "text", "text": "hi"}, {"cachePoint": {"type": "default"}}]
+    assert _request([HumanMessage(blocks)]).cache_control
+    assert _request(model_kwargs={"cache_control": {"type": "ephemeral"}}).cache_control
+    assert not _request([HumanMessage(blocks[:1])]).cache_control
 
 
 def test_an_unbounded_call_is_refused_before_sending(serve, handler, ledger):

@@ -57,6 +57,20 @@ def sizes(found: Estimate | Unpriced) -> tuple[int, int, str]:
 @pytest.mark.parametrize(
     ("provider", "model", "request_", "expected_"),
     [
+        # an image is output too: (100 + 16 + 512) x 0.30 + 8192 x 30
+        (
+            "google",
+            "gemini-2.5-flash-image",
+            {"text_bytes": 100, "max_output_tokens": 8_192},
+            (628, 8_192, "0.2459484"),
+        ),
+        # OpenRouter bills the cache writes of OpenAI's models: (1000 + 16 + 512) x 5 + 10 x 20
+        (
+            "openrouter",
+            "openai/gpt-5.6-sol",
+            {"text_bytes": 1_000, "max_output_tokens": 10, "service_tier": "default"},
+            (1_528, 10, "0.00784"),
+        ),
         # the dearest tier, priority at 2.50/20: (10000 + 300 + 2 x 16 + 16 + 512) x 2.50 + 1000 x 20
         (
             "openai",

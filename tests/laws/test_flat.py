@@ -36,6 +36,18 @@ def test_two_counts_by_hand(reader, names):
     assert read_usage({given: 10, made: 20}).buckets == BOTH
 
 
+def test_bedrocks_metrics_have_cached_tokens_too():
+    raw = {
+        "inputTokenCount": 10,
+        "outputTokenCount": 5,
+        "cacheReadInputTokenCount": 1_000,
+        "cacheWriteInputTokenCount": 2_000,
+    }
+    billed = {"input_uncached": 10, "output_text": 5, "cache_read": 1_000, "cache_write_5m": 2_000}
+    assert read_usage(raw).buckets == billed
+    assert read_body([{"outputText": "a"}, {"amazon-bedrock-invocationMetrics": raw}]).usage.buckets == billed
+
+
 @each_family
 def test_absent_null_and_zero(reader, names):
     given, made = names

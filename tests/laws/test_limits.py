@@ -71,6 +71,20 @@ def test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused():
 
 
 @pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-4o-search-preview"),
+        ("openai", "gpt-4o-mini-search-preview-2025-03-11"),
+        ("openai", "gpt-5-search-api"),
+        ("openrouter", "openai/gpt-4o:online"),
+        ("openrouter", "perplexity/sonar"),
+    ],
+)
+def test_a_model_that_searches_unasked_has_no_bound(provider, model):
+    assert "searches" in bound(provider, model, text_bytes=100, max_output_tokens=10)
+
+
+@pytest.mark.parametrize(
     ("model", "most"),
     [
         ("gpt-4o", 85 + 8 * 170),

@@ -90,6 +90,14 @@ def test_searches_that_ground_a_gemini_answer_are_counted(asked, units):
     assert dict(outcome_of(answer(raw), asked=asked).usage.buckets) == {"input_uncached": 20, "output_text": 5}
 
 
+def test_what_was_said_beside_an_answers_counts_is_not_kept():
+    counts = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+    details = {"prompt_tokens_details": {"cached_tokens": 8}}
+    found = outcome_of(answer(None, **counts, **details, citations=["a secret"], thinking="a secret")).usage
+    assert dict(found.buckets) == {"input_uncached": 12, "cache_read": 8, "output_text": 5}
+    assert found.raw == counts | details
+
+
 # -- google-genai's async client
 
 

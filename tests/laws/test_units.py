@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -169,3 +170,40 @@ def test_no_call_of_a_tool_is_lost(calls):
     found = openai.read({**CHAT, "server_side_tool_usage_details": calls})
     assert isinstance(found, Usage)
     assert sum(found.buckets.values()) == 1_100 + sum(calls.values())
+
+
+# -- images
+
+
+def test_the_images_api_bills_images_apart_from_text():
+    raw = {
+        "input_tokens": 50,
+        "output_tokens": 1_000,
+        "total_tokens": 1_050,
+        "input_tokens_details": {"image_tokens": 40, "text_tokens": 10},
+        "output_tokens_details": {"image_tokens": 900, "text_tokens": 100},
+    }
+    found = read_usage(raw)
+    billed = {"input_uncached": 10, "input_image": 40, "output_text": 100, "output_image": 900}
+    assert (dict(found.buckets), found.flags) == (billed, ())
+    # 10 x 5 + 40 x 8 + 100 x 10 + 900 x 32 a million; all of it at the price of text is 0.01025
+    cost = PriceBook().price(found, provider="openai", model="gpt-image-1.5", requested=None, at=NOW)
+    assert (cost.status, cost.usd) == ("priced", Decimal("0.03017"))
+
+
+def test_an_image_drawn_behind_openais_format_is_no_text():
+    details = {"reasoning_tokens": 5, "image_tokens": 1_290}
+    raw = {"prompt_tokens": 10, "completion_tokens": 1_300, "total_tokens": 1_310, "completion_tokens_details": details}
+    assert dict(read_usage(raw).buckets) == {
+        "input_uncached": 10,
+        "output_text": 5,
+        "output_reasoning": 5,
+        "output_image": 1_290,
+    }
+    # a picture in the prompt is plain input there
+    seen = {
+        "prompt_tokens": 100,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"text_tokens": 10, "image_tokens": 90},
+    }
+    assert dict(read_usage(seen).buckets) == {"input_uncached": 100, "output_text": 5}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from ai_budget_callbacks import Budget
+from ai_budget_callbacks import Budget, PriceUnknown
 from tests.flow.kit import read_back
 from tests.providers.clients import MAKERS, bedrock, deepseek, gemini, groq, mistral, openrouter, perplexity, xai
 from tests.support.canned import SSE, Canned, Server, chat_body, chunk, events, streamed
@@ -280,6 +280,43 @@ def test_a_grounded_answers_searches_are_billed(handler, ledger, way):
     answer = Canned(events(grounded, done=False), kind=SSE) if way == "stream" else Canned(grounded)
     row = booked(handler, ledger, gemini, answer, way=way)
     assert row["usage"] == {"input_uncached": 100, "output_text": 10, "grounded_request": 1}
+
+
+@pytest.mark.parametrize(
+    ("more", "given"),
+    [
+        ({}, {"tools": [{"google_search": {}}]}),
+        ({}, {"cached_content": "cachedContents/1"}),
+        ({"cached_content": "cachedContents/1"}, {}),
+    ],
+    ids=["search", "cached", "cached by its client"],
+)
+def test_what_gemini_adds_to_a_call_has_no_bound(handler, ledger, more, given):
+    """A search is 0.035, a cached content any length; the hold was that of "hi" and ten tokens."""
+    budget = handler(Budget(usd="1"), reserve="worst_case")
+    with Server(Canned(spoken(USAGE))) as server, pytest.raises(PriceUnknown, match="bound"):
+        gemini(server.url, max_output_tokens=10, **more).invoke("hi", {"callbacks": [budget]}, **given)
+    assert (server.paths, read_back(ledger).entries) == ([], [])
+
+
+def test_geminis_bound_tools_are_the_providers_own(handler, ledger):
+    budget = handler(Budget(usd="1"), reserve="worst_case")
+    with Server(Canned(spoken(USAGE))) as server, pytest.raises(PriceUnknown, match="google_search"):
+        gemini(server.url, max_output_tokens=10).bind_tools([{"google_search": {}}]).invoke(
+            "hi", {"callbacks": [budget]}
+        )
+    assert server.paths == []
+
+
+def test_geminis_own_functions_are_bounded(handler, ledger):
+    def double(number: int) -> int:
+        """Twice a number."""
+        return 2 * number
+
+    budget = handler(Budget(usd="1"), reserve="worst_case")
+    with Server(Canned(spoken(USAGE))) as server:
+        gemini(server.url, max_output_tokens=10).bind_tools([double]).invoke("hi", {"callbacks": [budget]})
+    assert entry(ledger)["status"] == "priced"
 
 
 def test_a_cut_stream_of_differences_has_all_that_was_said(handler, ledger):
