@@ -201,6 +201,7 @@ def body(**more: Any) -> dict[str, Any]:
         ({"serviceTier": {"type": "default"}}, Terms(service_tier="default")),
         ({"serviceTier": {"type": "priority"}}, Terms(service_tier="priority")),
         ({"serviceTier": "priority"}, Terms()),
+        ({"serviceTier": {"type": 7}}, Terms()),
         ({"performanceConfig": {"latency": "standard"}}, Terms()),
         ({"performanceConfig": {"latency": 1}}, Terms()),
         ({"performanceConfig": {"latency": "optimized"}}, Terms(speed="optimized")),
