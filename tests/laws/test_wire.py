@@ -86,6 +86,7 @@ def test_events_of_a_responses_stream_carry_the_response_inside():
 
 def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
     items = [
+        {"type": "reasoning"},
         {"type": "web_search_call"},
         {"type": "web_search_call"},
         {"type": "file_search_call"},
@@ -93,6 +94,9 @@ def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
     ]
     found = read_body({"usage": RESPONSES, "output": items})
     assert buckets(found) == BOTH | {"web_search": 2, "file_search": 1}
+    shared = [{"type": "code_interpreter_call", "container_id": "a"}] * 2
+    found = read_body({"usage": RESPONSES, "output": [*shared, {"type": "file_search_call"}]})
+    assert buckets(found) == BOTH | {"code_execution": 1, "file_search": 1}
     assert buckets(read_body({"usage": RESPONSES, "output": {"type": "web_search_call"}})) == BOTH
     assert read_body({"usage": {}, "output": items}).usage is None, (
         "tool calls beside no usage were taken for all of it"
