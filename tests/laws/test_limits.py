@@ -16,7 +16,7 @@ from ai_budget_callbacks.pricing import PriceBook, Unpriced
 from ai_budget_callbacks.pricing.estimate import Learned, expected, worst_case
 from ai_budget_callbacks.pricing.limits import image_tokens, max_output_tokens, reasons_out_of_sight
 from ai_budget_callbacks.pricing.tokenizer import token_counter
-from ai_budget_callbacks.usage import Call, Request, Terms
+from ai_budget_callbacks.usage import Call, Request, Terms, Usage
 from tests.support.goldens import NOW
 
 BOOK = PriceBook()
@@ -120,6 +120,24 @@ def test_images_of_a_small_model_are_held_at_what_they_cost():
     found = worst_case(made, [BOOK.card("openai", "gpt-4o-mini", Terms(), NOW)])
     # (16 + 512 + 48,169) x 0.15 and 10 x 0.60 a million
     assert usd_text(found.usd_pico) == "0.00731055"
+
+
+@pytest.mark.parametrize(
+    ("model", "held", "image"),
+    [
+        # (16 + 512) x 0.30 and 2,000 x 30 a million; an image of 1,290 tokens
+        ("gemini-2.5-flash-image", "0.0601584", "0.0387003"),
+        # 528 x 2 and 2,000 x 120; the same
+        ("gemini-3-pro-image-preview", "0.241056", "0.154802"),
+    ],
+)
+def test_an_answer_that_may_be_an_image_is_held_as_one(model, held, image):
+    found = worst_case(call("google", model, max_output_tokens=2_000), BOOK.cards_for_bound("google", model, None, NOW))
+    assert usd_text(found.usd_pico) == held
+    drawn = Usage(buckets={"input_uncached": 1, "output_image": 1_290})
+    cost = BOOK.price(drawn, provider="google", model=model, requested=model, at=NOW)
+    assert usd_text(cost.pico) == image
+    assert cost.pico <= found.usd_pico
 
 
 # -- tokenizers
