@@ -43,7 +43,9 @@ def bound(provider: str, model: str, **request: Any) -> tuple[int, int] | str:
         ("openai", "gpt-4o-2024-08-06", 16_384, False),
         ("azure", "gpt-4o", 16_384, False),
         ("openai", "ft:gpt-4o-2024-08-06:acme::1", 16_384, False),
+        ("azure", "ft:gpt-4o-2024-08-06:acme::1", 16_384, False),
         ("anthropic", "claude-sonnet-4-5-20250929", 64_000, True),
+        ("anthropic", "ft:claude-sonnet-4-5-20250929", None, False),
         ("google", "gemini-2.5-pro", 65_536, True),
         ("google", "models/gemini-2.5-pro", 65_536, True),
         ("aws", "anthropic.claude-sonnet-4-5-20250929-v1:0", 64_000, True),
@@ -63,6 +65,8 @@ def test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused():
     assert reasons_out_of_sight("x-ai", "grok-4.3")
     assert bound("x-ai", "grok-4.3", max_output_tokens=100) == (16 + 512, 100 + most)
     assert bound("x-ai", "grok-4.20-0309-non-reasoning", max_output_tokens=100) == (16 + 512, 100)
+    assert bound("perplexity", "sonar", max_output_tokens=100) == (16 + 512, 100)
+    assert bound("openai", "o3-deep-research", max_output_tokens=100) == (16 + 512, 100)
     said = bound("perplexity", "sonar-deep-research", max_output_tokens=100)
     assert said == "nothing is known to bound the reasoning of sonar-deep-research; reserve a USD amount instead"
 
@@ -75,6 +79,7 @@ def test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused():
     [
         ("gpt-4o", 85 + 8 * 170),
         ("gpt-4o-2024-08-06", 1_445),
+        ("ft:gpt-4o-2024-08-06:acme::1", 1_445),
         ("gpt-4o-mini", 2_833 + 8 * 5_667),
         ("gpt-4.1", 1_445),
         ("gpt-4.1-mini", 2_489),  # 1536 x 1.62 = 2488.32
