@@ -118,6 +118,12 @@ def test_usage_without_a_count_is_absent_not_zero(raw):
             id="the details alone know of a prompt",
         ),
         pytest.param(
+            {"promptTokenCount": 0, "candidatesTokenCount": 20, **audio(0)},
+            {"input_uncached": 1, "output_text": 20},
+            ("inconsistent",),
+            id="of one token",
+        ),
+        pytest.param(
             {"promptTokenCount": 10, "candidatesTokenCount": 4, "totalTokenCount": 14},
             {"input_uncached": 10, "output_text": 4},
             (),

@@ -97,6 +97,12 @@ def test_usage_without_a_count_is_absent_not_zero(raw):
             id="the modalities alone know of an input",
         ),
         pytest.param(
+            totals(None, **by_modality("input_tokens_by_modality", text=1)),
+            {"input_uncached": 1, "output_text": 20},
+            ("inconsistent",),
+            id="of one token",
+        ),
+        pytest.param(
             totals(input_tokens_by_modality=[{"modality": "audio", "tokens": 30}, {"modality": "AUDIO", "tokens": 10}]),
             {"input_uncached": 60, "input_audio": 40, "output_text": 20},
             (),
