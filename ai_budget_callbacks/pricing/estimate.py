@@ -19,6 +19,7 @@ from ai_budget_callbacks.pricing.limits import (
     searches_unasked,
     thinks_beyond_limit,
 )
+from ai_budget_callbacks.usage import OUTPUT_BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,6 @@ FIRST_OUTPUT_GUESS = 2_048
 OTHER_PART_GUESS = 1_500
 ENOUGH_SAMPLES = 8
 _FIRST_BYTES, _FIRST_TOKENS = 5, 2  # 2.5 bytes a token until this model's own ratio is known
-_OUTPUTS = ("output_text", "output_reasoning", "output_audio", "output_image")
 _AUTOMATIC_CACHE = frozenset({"openai", "azure"})
 
 
@@ -180,7 +180,7 @@ def _estimate(
         if hosted:
             fees += hosted * card.dearest(("web_search",), 1, 0)
         base = fees + card.dearest(_input_buckets(call), input_tokens, input_tokens)
-        usd = max(usd, base + card.dearest(_OUTPUTS, output_tokens, input_tokens))
+        usd = max(usd, base + card.dearest(OUTPUT_BUCKETS, output_tokens, input_tokens))
         floor = max(floor, base + card.dearest(("output_text",), min(1, output_tokens), input_tokens))
     return Estimate(usd_pico=usd, floor_pico=floor, input_tokens=input_tokens, output_tokens=output_tokens)
 

@@ -57,7 +57,7 @@ def read(raw: Any) -> Usage | None:
     cached = counts.read(source, "cachedContentTokenCount", "cached_content_token_count") or 0
     tool = counts.read(source, "toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0
     asked = _details(counts, source, "promptTokensDetails", "prompt_tokens_details", "promptTokenDetails")
-    if prompt is not None and prompt < sum(asked.values()):
+    if (prompt or 0) < sum(asked.values()):
         counts.flag("inconsistent")
         prompt = sum(asked.values())  # the larger reading
     audio = asked.get("AUDIO", 0)
@@ -87,8 +87,12 @@ def _read_interaction(source: Mapping[str, Any]) -> Usage | None:
         return None
     cached = counts.read(source, "total_cached_tokens") or 0
     tool = counts.read(source, "total_tool_use_tokens") or 0
-    audio = min(_by_modality(counts, source, "input_tokens_by_modality").get("AUDIO", 0), (read_in or 0) - cached)
-    audio = max(audio, 0)  # nobody says which part was cached: text first, as the dearer reading
+    asked = _by_modality(counts, source, "input_tokens_by_modality")
+    if sum(asked.values()) > (read_in or 0):
+        counts.flag("inconsistent")
+        read_in = sum(asked.values())  # the larger reading
+    # nobody says which part was cached: text first, as the dearer reading
+    audio = max(min(asked.get("AUDIO", 0), (read_in or 0) - cached), 0)
     counts.put("cache_read", cached)
     counts.put("input_audio", audio)
     counts.put("input_uncached", counts.rest(read_in or 0, cached, audio))

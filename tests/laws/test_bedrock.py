@@ -201,6 +201,7 @@ def body(**more: Any) -> dict[str, Any]:
         ({"serviceTier": {"type": "default"}}, Terms(service_tier="default")),
         ({"serviceTier": {"type": "priority"}}, Terms(service_tier="priority")),
         ({"serviceTier": "priority"}, Terms()),
+        ({"serviceTier": {"type": 7}}, Terms()),
         ({"performanceConfig": {"latency": "standard"}}, Terms()),
         ({"performanceConfig": {"latency": 1}}, Terms()),
         ({"performanceConfig": {"latency": "optimized"}}, Terms(speed="optimized")),
@@ -213,6 +214,7 @@ def test_terms_that_stand_beside_the_usage_are_read(said, terms):
     if "serviceTier" not in said:
         assert read_body(stream).usage.terms == terms
     assert read({"inputTokens": 1, "serviceTier": {"type": "flex"}}).terms == Terms(service_tier="flex")
+    assert read({"inputTokens": 1, "serviceTier": {"type": 7}}).terms == Terms()
 
 
 def test_an_answer_served_at_optimized_latency_is_not_priced_at_the_usual_rate():
@@ -242,6 +244,7 @@ def test_an_answer_served_at_optimized_latency_is_not_priced_at_the_usual_rate()
         ({IN: "-3", OUT: "42"}, {"output_text": 42}, ("invalid_count",)),
         ({IN: "٣", OUT: "42"}, {"output_text": 42}, ("invalid_count",)),  # noqa: RUF001
         ({IN: "9" * 5000, OUT: "42"}, {"output_text": 42}, ("invalid_count",)),
+        ({IN: "26".zfill(18)}, {"input_uncached": 26}, ()),
         ({IN: "9" * 15, OUT: "42"}, {"output_text": 42}, ("invalid_count",)),
     ],
 )

@@ -114,6 +114,7 @@ def test_zeros_are_reported_and_nothing():
             ("unknown_unit",),
             id="a unit nobody knows",
         ),
+        pytest.param(billed(classifications=3), {}, ("unknown_unit",), id="a unit nobody knows, alone"),
         pytest.param(billed(input_tokens=5, classifications=0), {"input_uncached": 5}, (), id="none of it"),
     ],
 )
@@ -123,6 +124,12 @@ def test_shapes_by_hand(raw, buckets, flags):
     assert read(found.raw) == found
     assert shaped(raw)
     assert read_usage(raw) == found
+
+
+def test_what_is_kept_is_counts_alone_and_what_is_another_familys_is_left_to_it():
+    said = billed(input_tokens=5) | tokens(input_tokens=71) | {"cached_tokens": 64}
+    assert read({**said, "api_version": {"version": "2"}}).raw == said
+    assert not any(map(shaped, ({"prompt_tokens": 5}, {"tokens": 5}, {"tokens": {"total": 5}})))
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,16 @@ def test_llama_and_titan_streams_are_their_largest_counts():
     assert dict(read_body(titan).usage.buckets) == BOTH
 
 
+def test_events_without_counts_end_no_stream():
+    stream = [
+        {"response": "a"},
+        {"prompt_eval_count": 10},
+        {"done": False},
+        {"prompt_eval_count": 10, "eval_count": 20},
+    ]
+    assert dict(read_stream(stream).buckets) == BOTH
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(sorted(FAMILIES)), st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.integers(1, 10**6)

@@ -106,6 +106,24 @@ def test_usage_without_a_count_is_absent_not_zero(raw):
             {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0}, {}, (), id="zeros are reported"
         ),
         pytest.param(
+            {"promptTokenCount": 51, **audio(50, key="promptTokenDetails")},
+            {"input_uncached": 1, "input_audio": 50},
+            (),
+            id="an embedding's name of the details",
+        ),
+        pytest.param(
+            {"promptTokenCount": None, "candidatesTokenCount": 20, **audio(50)},
+            {"input_uncached": 1, "input_audio": 50, "output_text": 20},
+            ("inconsistent",),
+            id="the details alone know of a prompt",
+        ),
+        pytest.param(
+            {"promptTokenCount": 0, "candidatesTokenCount": 20, **audio(0)},
+            {"input_uncached": 1, "output_text": 20},
+            ("inconsistent",),
+            id="of one token",
+        ),
+        pytest.param(
             {"promptTokenCount": 10, "candidatesTokenCount": 4, "totalTokenCount": 14},
             {"input_uncached": 10, "output_text": 4},
             (),

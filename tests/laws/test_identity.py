@@ -65,6 +65,7 @@ def input_usd(provider: str, model: str) -> str | None:
         ("google", "models/gemini-2.5-pro", "1.25"),
         ("google", "publishers/google/models/gemini-2.5-pro", "1.25"),
         ("google", "projects/p/locations/us-central1/publishers/google/models/gemini-2.5-pro", "1.25"),
+        ("google", "projects/models/locations/us-central1/publishers/google/models/gemini-2.5-pro", "1.25"),
         ("google", "tunedModels/mine", None),
         ("google", "projects/p/locations/us-central1/models/123@1", None),
         ("google", "claude-sonnet-4-5@20250929", "3"),
@@ -86,6 +87,20 @@ def input_usd(provider: str, model: str) -> str | None:
 )
 def test_a_name_has_the_price_of_its_model_or_none(provider, model, usd):
     assert input_usd(provider, model) == usd
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "plain"),
+    [
+        ("azure", "ft:gpt-4o-2024-08-06:acme::9xYz", "ft:gpt-4o-2024-08-06"),
+        ("openai", "gpt-4o:a:b", "gpt-4o:a:b"),
+        ("mistral", "ft:open-mistral-7b:acme:9xYz", "ft:open-mistral-7b:acme:9xYz"),
+        ("anthropic", f"{ARN}foundation-model/{SONNET}", f"{ARN}foundation-model/{SONNET}"),
+        ("google", "gemini-2.5-pro", "gemini-2.5-pro"),
+    ],
+)
+def test_only_what_a_provider_writes_is_taken_off_its_names(provider, model, plain):
+    assert plain_name(provider, model) == plain
 
 
 def test_a_free_variant_is_its_own_listing():

@@ -85,6 +85,42 @@ def test_usage_without_a_count_is_absent_not_zero(raw):
             id="the total knows more",
         ),
         pytest.param(
+            totals(**by_modality("input_tokens_by_modality", text=60, audio=50)),
+            {"input_uncached": 60, "input_audio": 50, "output_text": 20},
+            ("inconsistent",),
+            id="the modalities know more than the input",
+        ),
+        pytest.param(
+            totals(None, **by_modality("input_tokens_by_modality", audio=50)),
+            {"input_audio": 50, "output_text": 20},
+            ("inconsistent",),
+            id="the modalities alone know of an input",
+        ),
+        pytest.param(
+            totals(None, **by_modality("input_tokens_by_modality", text=1)),
+            {"input_uncached": 1, "output_text": 20},
+            ("inconsistent",),
+            id="of one token",
+        ),
+        pytest.param(
+            totals(input_tokens_by_modality=[{"modality": "audio", "tokens": 30}, {"modality": "AUDIO", "tokens": 10}]),
+            {"input_uncached": 60, "input_audio": 40, "output_text": 20},
+            (),
+            id="a modality in two parts",
+        ),
+        pytest.param(
+            totals(None, total_tokens=120),
+            {"output_text": 20, "output_reasoning": 100},
+            ("inconsistent",),
+            id="an input that the total alone knows, at the dearer rate",
+        ),
+        pytest.param(
+            totals(100, None, total_tokens=150),
+            {"input_uncached": 100, "output_reasoning": 50},
+            ("inconsistent",),
+            id="an output that the total alone knows",
+        ),
+        pytest.param(
             totals(total_tokens=110),
             {"input_uncached": 100, "output_text": 20},
             ("inconsistent",),
@@ -95,6 +131,7 @@ def test_usage_without_a_count_is_absent_not_zero(raw):
 def test_totals_by_hand(raw, buckets, flags):
     found = read(raw)
     assert (dict(found.buckets), found.flags, found.reader) == (buckets, flags, "google-interactions/1")
+    assert found.raw == raw
     assert shaped(raw)
     assert read_usage(raw) == found
     event = {"event_type": "interaction.complete", "interaction": {"model": "gemini-2.5-flash", "usage": raw}}

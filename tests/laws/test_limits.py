@@ -16,7 +16,7 @@ from ai_budget_callbacks.pricing import PriceBook, Unpriced
 from ai_budget_callbacks.pricing.estimate import Learned, expected, worst_case
 from ai_budget_callbacks.pricing.limits import image_tokens, max_output_tokens, reasons_out_of_sight
 from ai_budget_callbacks.pricing.tokenizer import token_counter
-from ai_budget_callbacks.usage import Call, Request, Terms
+from ai_budget_callbacks.usage import Call, Request, Terms, Usage
 from tests.support.goldens import NOW
 
 BOOK = PriceBook()
@@ -43,7 +43,9 @@ def bound(provider: str, model: str, **request: Any) -> tuple[int, int] | str:
         ("openai", "gpt-4o-2024-08-06", 16_384, False),
         ("azure", "gpt-4o", 16_384, False),
         ("openai", "ft:gpt-4o-2024-08-06:acme::1", 16_384, False),
+        ("azure", "ft:gpt-4o-2024-08-06:acme::1", 16_384, False),
         ("anthropic", "claude-sonnet-4-5-20250929", 64_000, True),
+        ("anthropic", "ft:claude-sonnet-4-5-20250929", None, False),
         ("google", "gemini-2.5-pro", 65_536, True),
         ("google", "models/gemini-2.5-pro", 65_536, True),
         ("aws", "anthropic.claude-sonnet-4-5-20250929-v1:0", 64_000, True),
@@ -63,6 +65,8 @@ def test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused():
     assert reasons_out_of_sight("x-ai", "grok-4.3")
     assert bound("x-ai", "grok-4.3", max_output_tokens=100) == (16 + 512, 100 + most)
     assert bound("x-ai", "grok-4.20-0309-non-reasoning", max_output_tokens=100) == (16 + 512, 100)
+    assert bound("perplexity", "sonar", max_output_tokens=100) == (16 + 512, 100)
+    assert bound("openai", "o3-deep-research", max_output_tokens=100) == (16 + 512, 100)
     said = bound("perplexity", "sonar-deep-research", max_output_tokens=100)
     assert said == "nothing is known to bound the reasoning of sonar-deep-research; reserve a USD amount instead"
 
@@ -89,6 +93,7 @@ def test_a_model_that_searches_unasked_has_no_bound(provider, model):
     [
         ("gpt-4o", 85 + 8 * 170),
         ("gpt-4o-2024-08-06", 1_445),
+        ("ft:gpt-4o-2024-08-06:acme::1", 1_445),
         ("gpt-4o-mini", 2_833 + 8 * 5_667),
         ("gpt-4.1", 1_445),
         ("gpt-4.1-mini", 2_489),  # 1536 x 1.62 = 2488.32
@@ -134,6 +139,24 @@ def test_images_of_a_small_model_are_held_at_what_they_cost():
     found = worst_case(made, [BOOK.card("openai", "gpt-4o-mini", Terms(), NOW)])
     # (16 + 512 + 48,169) x 0.15 and 10 x 0.60 a million
     assert usd_text(found.usd_pico) == "0.00731055"
+
+
+@pytest.mark.parametrize(
+    ("model", "held", "image"),
+    [
+        # (16 + 512) x 0.30 and 2,000 x 30 a million; an image of 1,290 tokens
+        ("gemini-2.5-flash-image", "0.0601584", "0.0387003"),
+        # 528 x 2 and 2,000 x 120; the same
+        ("gemini-3-pro-image-preview", "0.241056", "0.154802"),
+    ],
+)
+def test_an_answer_that_may_be_an_image_is_held_as_one(model, held, image):
+    found = worst_case(call("google", model, max_output_tokens=2_000), BOOK.cards_for_bound("google", model, None, NOW))
+    assert usd_text(found.usd_pico) == held
+    drawn = Usage(buckets={"input_uncached": 1, "output_image": 1_290})
+    cost = BOOK.price(drawn, provider="google", model=model, requested=model, at=NOW)
+    assert usd_text(cost.pico) == image
+    assert cost.pico <= found.usd_pico
 
 
 # -- tokenizers

@@ -37,6 +37,15 @@ def test_advice_is_billed_at_the_advisors_price_and_its_lines_say_whose_they_are
     assert cost.source.model == SONNET
 
 
+@pytest.mark.parametrize("nobody", [{}, {"model": None}, {"model": ""}, {"model": 7}], ids=repr)
+def test_advice_of_nobody_is_flagged_and_hides_nothing_behind_it(nobody):
+    advice = {"type": "advisor_message", "input_tokens": 9, **nobody}
+    compaction = {"type": "compaction", "input_tokens": 100, "output_tokens": 10}
+    found = anthropic.read({"input_tokens": 5, "output_tokens": 6, "iterations": [advice, compaction]})
+    assert (dict(found.buckets), found.others) == ({"input_uncached": 105, "output_text": 16}, ())
+    assert found.flags == ("other_model", "compaction")
+
+
 def test_each_model_has_its_own_threshold():
     # 199000 x 3 + 100 x 15; what the advisor read does not make the answer a long one
     assert usd_text(price(advised(199_000)).pico) == "0.60925"

@@ -88,6 +88,12 @@ def test_the_fee_is_that_of_the_context(size, fee):
     assert sum(line.bucket == "request_fee" for line in cost.lines) == 1
 
 
+def test_a_size_that_is_no_word_is_none_and_an_answer_without_any_field_is_not_perplexitys():
+    found = read({**CHAT, "search_context_size": 7})
+    assert (dict(found.buckets), found.terms) == (BOTH, Terms())
+    assert not shaped(CHAT)
+
+
 NAMES = "prompt_tokens completion_tokens total_tokens citation_tokens num_search_queries reasoning_tokens"
 
 

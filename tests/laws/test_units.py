@@ -30,7 +30,7 @@ def test_a_part_of_a_second_is_billed_whole(seconds, billed):
     raw = {"type": "duration", "seconds": seconds}
     found = read_usage(raw)
     assert dict(found.buckets) == ({"audio_seconds": billed} if billed else {})
-    assert (found.raw, found.flags) == (raw, ())
+    assert (found.raw, found.flags, found.reader) == (raw, (), "openai/1")
     assert read_body({"text": "hi", "usage": raw}).usage == found
 
 

@@ -86,6 +86,7 @@ def test_events_of_a_responses_stream_carry_the_response_inside():
 
 def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
     items = [
+        {"type": "reasoning"},
         {"type": "web_search_call"},
         {"type": "web_search_call"},
         {"type": "file_search_call"},
@@ -93,6 +94,9 @@ def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
     ]
     found = read_body({"usage": RESPONSES, "output": items})
     assert buckets(found) == BOTH | {"web_search": 2, "file_search": 1}
+    shared = [{"type": "code_interpreter_call", "container_id": "a"}] * 2
+    found = read_body({"usage": RESPONSES, "output": [*shared, {"type": "file_search_call"}]})
+    assert buckets(found) == BOTH | {"code_execution": 1, "file_search": 1}
     assert buckets(read_body({"usage": RESPONSES, "output": {"type": "web_search_call"}})) == BOTH
     assert read_body({"usage": {}, "output": items}).usage is None, (
         "tool calls beside no usage were taken for all of it"
@@ -113,6 +117,39 @@ def test_tool_calls_among_the_output_are_billed_and_other_output_is_not():
 def test_the_tier_of_the_body_goes_before_the_one_given(said, given, tier):
     found = read_body({"usage": CHAT, "service_tier": said}, service_tier=given)
     assert found.usage.terms == Terms(service_tier=tier)
+
+
+def test_a_tier_that_one_event_states_holds_for_the_stream():
+    stream = [{"usage": CHAT, "service_tier": "flex"}, {"usage": None}]
+    assert read_body(stream).usage.terms == Terms(service_tier="flex")
+    event = {"interaction": {"usage": {"total_input_tokens": 100}, "service_tier": "flex"}}
+    assert read_body([event]).usage.terms == Terms(service_tier="flex")
+
+
+# -- where a usage object and a model's name stand
+
+
+@pytest.mark.parametrize("place", ["response", "message", "metadata", "delta", "interaction", "x_groq"])
+def test_an_event_may_have_its_usage_inside(place):
+    assert buckets(read_body([{place: {"usage": CHAT}}, {"choices": []}])) == BOTH
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({key: "a-model"} for key in ("model", "modelVersion", "model_id", "model_version")),
+        *({place: {"model": "a-model"}} for place in ("response", "message", "interaction")),
+    ],
+    ids=repr,
+)
+def test_a_model_is_named_in_many_words(said):
+    found = read_body([said, {"usage": CHAT}])
+    assert (buckets(found), found.model) == (BOTH, "a-model")
+
+
+def test_of_reports_of_zeros_alone_the_last_one_names_the_model():
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0}
+    assert read_body([{"model": "asked", "usage": zeros}, {"model": "answered", "usage": zeros}]).model == "answered"
 
 
 # -- Anthropic
@@ -213,7 +250,18 @@ def test_searches_of_gemini_are_counted_as_the_model_to_price_by_bills_them(said
         ),
         (CHAT | {"input_tokens": 100}, "openai/1", BOTH),
         ({"prompt_tokens": 100, "completion_tokens": 20, "input_tokens": 100}, "openai/1", BOTH),
+        (
+            CLAUDE | {"input_token_details": {"cached_tokens": 40}},
+            "openai/1",
+            BOTH | {"input_uncached": 60, "cache_read": 40},
+        ),
         ({"output_tokens": 20}, "openai/1", {"output_text": 20}),
+        ({"completion_tokens": 20}, "openai/1", {"output_text": 20}),
+        ({"prompt_tokens": 100}, "openai/1", {"input_uncached": 100}),
+        ({"input_tokens": 100, "input_tokens_details": None}, "openai/1", {"input_uncached": 100}),
+        ({"total_tokens": 100}, "openai/1", {"input_uncached": 100}),
+        ({"type": "duration", "seconds": 12}, "openai/1", {"audio_seconds": 12}),
+        (CHAT | RESPONSES | {"seconds": 12}, "openai/1", BOTH),
     ],
 )
 def test_a_usage_object_is_read_by_its_shape(raw, reader, counts):
@@ -230,6 +278,9 @@ def test_a_client_that_sends_both_families_words_is_of_openais():
 
 def test_a_tier_beside_a_usage_object_is_taken():
     assert read_usage(CHAT, service_tier="flex").terms == Terms(service_tier="flex")
+    said = {"inputTokens": 100, "outputTokens": 20, "serviceTier": {"type": "priority"}}
+    assert read_usage(said, service_tier="flex").terms == Terms(service_tier="priority"), "its own word goes first"
+    assert read_usage({"prompt_tokens": None}, service_tier="flex") is None
 
 
 @pytest.mark.parametrize("raw", [None, "usage", {}, [CHAT]], ids=repr)
@@ -264,6 +315,7 @@ def test_terms_the_body_lacks_are_the_callers(body, asked, terms):
     found = read_body({"usage": CLAUDE | body}, **asked)
     assert found.usage.terms == terms
     assert buckets(found) == BOTH
+    assert read_body(CLAUDE | body, **asked).usage.terms == terms, "of the usage object alone"
 
 
 def test_a_batch_of_openai_is_said_by_the_caller_alone():

@@ -22,12 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / ".mutation"
 SHARED = os.environ.get("AI_BUDGET_SHARED", str(ROOT.parent / "shared"))
-READERS = (
-    "tests/laws/test_readers.py",
-    "tests/laws/test_corpus.py",
-    "tests/laws/test_goldens.py",
-    "tests/laws/test_wire.py",
-)
+READERS = ("tests/laws/test_readers.py", "tests/laws/test_goldens.py", "tests/laws/test_wire.py")
 PRICES = ("tests/laws/test_pricing_laws.py", "tests/laws/test_estimate.py", "tests/laws/test_goldens.py")
 LEDGER = ("tests/contract/test_ledger.py", "tests/laws/test_ledger_machine.py")
 METER = ("tests/contract/test_meter.py",)
@@ -37,13 +32,26 @@ TESTS = {
     for name, tests in {
         "money": ("tests/laws/test_money_errors.py",),
         "usage/_counts": READERS,
-        "usage/openai": READERS,
-        "usage/anthropic": READERS,
-        "usage/google": ("tests/laws/test_google.py", "tests/laws/test_goldens.py"),
-        "usage/flat": ("tests/laws/test_ollama.py", "tests/laws/test_corpus.py"),
-        "usage/wire": ("tests/laws/test_wire.py",),
+        "usage/openai": ("tests/laws/test_units.py", *READERS),
+        "usage/anthropic": ("tests/laws/test_others.py", *READERS),
+        "usage/google": (
+            "tests/laws/test_google.py",
+            "tests/laws/test_interactions.py",
+            "tests/laws/test_goldens.py",
+        ),
+        "usage/bedrock": ("tests/laws/test_bedrock.py",),
+        "usage/cohere": ("tests/laws/test_cohere.py",),
+        "usage/flat": ("tests/laws/test_ollama.py", "tests/laws/test_flat.py"),
+        "usage/perplexity": ("tests/laws/test_perplexity.py",),
+        "usage/wire": (
+            "tests/laws/test_wire.py",
+            *(f"tests/laws/test_{name}.py" for name in ("bedrock", "cohere", "flat", "google", "interactions")),
+        ),
         "usage/__init__": READERS,
-        "pricing/card": ("tests/laws/test_card.py", *PRICES),
+        "pricing/identity": ("tests/laws/test_identity.py",),
+        "pricing/limits": ("tests/laws/test_limits.py",),
+        "pricing/tokenizer": ("tests/laws/test_limits.py",),
+        "pricing/card": ("tests/laws/test_card.py", "tests/laws/test_others.py", *PRICES),
         "pricing/reported": ("tests/laws/test_reported.py",),
         "pricing/corrections": PRICES,
         "pricing/book": ("tests/laws/test_book.py", "tests/laws/test_own_prices.py", *PRICES),
@@ -51,7 +59,7 @@ TESTS = {
         "pricing/file": ("tests/laws/test_prices_file.py",),
         "pricing/currency": ("tests/laws/test_prices_file.py",),
         "pricing/snapshot": ("tests/laws/test_snapshot.py",),
-        "pricing/estimate": PRICES,
+        "pricing/estimate": ("tests/laws/test_limits.py", *PRICES),
         "pricing/catalogue": ("tests/laws/test_catalogue.py", *PRICES),
         "budget": ("tests/laws/test_budget.py",),
         "booking": ("tests/laws/test_booking.py",),
