@@ -3,9 +3,9 @@ four processes.
 
 `python -m tests.flow.parallel_table` prints what was sent and billed; test_parallel.py asserts it.
 
-One call by hand: the question is 21 bytes, so the worst case is 21 + 16 for the message + 512 for the request = 549
-input tokens, and 100 output tokens (max_tokens): 549 x 0.15 + 100 x 0.60 = 142.35 per million. The server bills
-just that, so five calls use up 5 x 0.00014235 = 0.00071175 exactly.
+One call by hand: the question is 21 bytes and 6 tokens, so the worst case is 6 + 16 for the message + 512 for the request
+= 534 input tokens, and 100 output tokens (max_tokens): 534 x 0.15 + 100 x 0.60 = 140.1 per million. The server bills just
+that, so five calls use up 5 x 0.0001401 = 0.0007005 exactly. Without a tokenizer's file it is 21 for 6: 0.00014235.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def many_tools(request: Any) -> Reply:
     asked = request.body.get("tools") and not any(m.get("role") == "tool" for m in request.body["messages"])
     calls = tuple(ToolCall("look_up", {"topic": QUESTION}) for _ in range(MANY)) if asked else ()
     text = "" if calls else AT_THE_BOUND.text
-    return Reply(text=text, tool_calls=calls, input_tokens=549, output_tokens=MAX_TOKENS, delay_s=0.03)
+    return Reply(text=text, tool_calls=calls, input_tokens=BOUND_TOKENS, output_tokens=MAX_TOKENS, delay_s=0.03)
 
 
 def modest(request: Any) -> Reply:
