@@ -262,6 +262,11 @@ def test_searches_of_gemini_are_counted_as_the_model_to_price_by_bills_them(said
         ({"total_tokens": 100}, "openai/1", {"input_uncached": 100}),
         ({"type": "duration", "seconds": 12}, "openai/1", {"audio_seconds": 12}),
         (CHAT | RESPONSES | {"seconds": 12}, "openai/1", BOTH),
+        (  # an image inside the completion, thoughts on top of it
+            CHAT | {"completion_tokens_details": {"image_tokens": 15, "reasoning_tokens": 30}, "total_tokens": 150},
+            "openai/1",
+            {"input_uncached": 100, "output_text": 5, "output_image": 15, "output_reasoning": 30},
+        ),
     ],
 )
 def test_a_usage_object_is_read_by_its_shape(raw, reader, counts):
