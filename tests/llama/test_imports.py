@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 
 def run(code, folder=None):
     done = subprocess.run(
@@ -108,3 +110,17 @@ print("langchain_core" in sys.modules)
 """
     )
     assert out == "False", errors
+
+
+@pytest.mark.parametrize("name", ["llama_index", "llama_index.capture", "llama_index.tracking"])
+def test_our_own_adapter_may_be_the_first_import_of_llama_index_after_a_block(name):
+    out, errors = run(
+        HEAD
+        + f"""
+with track(meter=meter):
+    import ai_budget_callbacks.{name}
+from ai_budget_callbacks.llama_index import BudgetCallbackHandler
+print(BudgetCallbackHandler.__name__)
+"""
+    )
+    assert (out, errors) == ("BudgetCallbackHandler", "")
