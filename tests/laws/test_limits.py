@@ -64,6 +64,7 @@ def test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused():
     most = max_output_tokens("x-ai", "grok-4.3")
     assert reasons_out_of_sight("x-ai", "grok-4.3")
     assert bound("x-ai", "grok-4.3", max_output_tokens=100) == (16 + 512, 100 + most)
+    assert bound("x-ai", "grok-4.3") == (16 + 512, most)
     assert bound("x-ai", "grok-4.20-0309-non-reasoning", max_output_tokens=100) == (16 + 512, 100)
     assert bound("perplexity", "sonar", max_output_tokens=100) == (16 + 512, 100)
     assert bound("openai", "o3-deep-research", max_output_tokens=100) == (16 + 512, 100)
