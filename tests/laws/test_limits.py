@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_budget_callbacks.money import usd_text
-from ai_budget_callbacks.pricing import PriceBook, Unpriced
+from ai_budget_callbacks.pricing import Price, PriceBook, Unpriced
 from ai_budget_callbacks.pricing.estimate import Learned, expected, worst_case
 from ai_budget_callbacks.pricing.limits import image_tokens, max_output_tokens, reasons_out_of_sight
 from ai_budget_callbacks.pricing.tokenizer import token_counter
@@ -158,6 +158,17 @@ def test_an_answer_that_may_be_an_image_is_held_as_one(model, held, image):
     cost = BOOK.price(drawn, provider="google", model=model, requested=model, at=NOW)
     assert usd_text(cost.pico) == image
     assert cost.pico <= found.usd_pico
+
+
+@pytest.mark.parametrize(
+    ("model", "held"),
+    # 528 tokens at what a write costs, or at the input's price; and 10 tokens of output
+    [("openai/o3", "0.001066"), ("gpt-oss-120b", "0.001066"), ("llama-9", "0.000538")],
+)
+def test_another_seller_of_openais_models_is_held_at_unasked_cache_writes(model, held):
+    book = PriceBook({model: Price(input="1", output="1", cache_write="2")})
+    found = worst_case(call("acme", model, max_output_tokens=10), book.cards_for_bound("acme", model, None, NOW))
+    assert usd_text(found.usd_pico) == held
 
 
 # -- tokenizers
