@@ -98,11 +98,11 @@ CLIENTS = (
     ),
     _one(
         "metrics-unread",
-        "the metrics at the end of a Bedrock stream are not read",
+        "the counts that a text model of Bedrock keeps with its answer are not read",
         PLAYED + "[BedrockLLM-single-bedrock/invoke-model-amazon-titan-tg1-large-amazon-invoke-stream]",
         "langchain/extract.py",
         "return bedrock_metrics(info) or flat.read(info), info",
-        "return flat.read(info), info",
+        "return None, info",
     ),
     _one(
         "tier-of-converse-lost",
