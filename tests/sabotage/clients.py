@@ -164,9 +164,9 @@ CLIENTS = (
         "li-converse-as-openai",
         "LlamaIndex's cached tokens of Bedrock are billed as output",
         INDEX + "test_converses_cached_tokens_are_no_output",
-        "llama_index/extract.py",
-        "found = converse(answer) or billed_units(answer)",
-        "found = billed_units(answer)",
+        "usage/bedrock.py",
+        'counts.put("cache_read", cached)',
+        'counts.put("output_text", cached)',
     ),
     _one(
         "li-converse-lifetimes",
