@@ -16,14 +16,16 @@ from ai_budget_callbacks.ledger import Posting
 from ai_budget_callbacks.money import INT64_MAX
 from ai_budget_callbacks.pricing.card import Cost, Source, price_usage
 from ai_budget_callbacks.pricing.estimate import Learned, expected_input, reasons_out_of_sight
-from ai_budget_callbacks.usage import Usage
+from ai_budget_callbacks.usage import Usage, openai
+from ai_budget_callbacks.usage._counts import mapping
+from ai_budget_callbacks.usage.wire import read_usage
 
 if TYPE_CHECKING:
     from ai_budget_callbacks.admission import Admission, Policy
     from ai_budget_callbacks.pricing import PriceBook
     from ai_budget_callbacks.usage import Call
 
-__all__ = ["Outcome", "book_outcome"]
+__all__ = ["Outcome", "book_outcome", "outcome_of_body"]
 
 _BYTES, _TOKENS = 5, 2  # 2.5 bytes a token: errs to more tokens on most text (facts/pricing.md 6)
 
@@ -55,6 +57,31 @@ class Outcome:
     reason: str | None = None
     content: Any = None
     stated_pico: int | None = None
+
+
+def outcome_of_body(body: Any) -> Outcome | None:
+    """A paid answer that its client failed to read: the provider's body, as it hangs on an exception or a result.
+
+    Returns:
+        The outcome, or None where the body reports no usage.
+    """
+    source = mapping(body)
+    model, response_id, tier = (
+        value if isinstance(value, str) else None for value in map(source.get, ("model", "id", "service_tier"))
+    )
+    usage = read_usage(source.get("usage"), service_tier=tier)
+    if usage is None:
+        return None
+    items = source.get("output")
+    units = openai.count_output_items(items) if isinstance(items, list) else {}
+    reason = "the answer was paid for and then failed to parse"
+    return Outcome(
+        kind="answer",
+        usage=usage.with_units({name: count for name, count in units.items() if name not in usage.buckets}),
+        response_model=model,
+        response_id=response_id,
+        reason=reason,
+    )
 
 
 def book_outcome(
@@ -97,7 +124,7 @@ def _complete(usage: Usage, outcome: Outcome, call: Call) -> tuple[Usage, bool]:
     """
     counts = {}
     if usage.output_tokens and not usage.input_tokens:
-        counts["input_uncached"] = expected_input(call.request, Learned())
+        counts["input_uncached"] = expected_input(call, Learned())
     if outcome.output_bytes and not usage.output_tokens:
         counts["output_text"] = _tokens(outcome.output_bytes)
     if not any(counts.values()):
@@ -153,7 +180,7 @@ def _unknown(draft: Posting, admission: Admission, policy: Policy) -> Posting:
 def _counted(draft: Posting, outcome: Outcome, admission: Admission, book: PriceBook, policy: Policy) -> Posting:
     """No usage came: count what is visible, say so, and keep the hold where the visible part bounds nothing."""
     counts = {
-        "input_uncached": expected_input(draft.call.request, Learned()),
+        "input_uncached": expected_input(draft.call, Learned()),
         "output_text": _tokens(outcome.output_bytes),
     }
     usage = Usage(buckets=MappingProxyType({name: count for name, count in counts.items() if count}), reader="counted")

@@ -329,29 +329,3 @@ def text_size(result: Any) -> int:
             size += sum(shown_size(call) for call in getattr(message, "tool_calls", None) or ())
             size += sum(shown_size(call) for call in getattr(message, "invalid_tool_calls", None) or ())
     return size
-
-
-def outcome_of_body(body: Any, *, provider: str) -> Outcome | None:
-    """A paid answer that arrived as an error: the provider's body hangs on it (facts/langchain.md 3.5)."""
-    source = mapping(body)
-    raw = source.get("usage")
-    if not isinstance(raw, Mapping):
-        return None
-    tier = source.get("service_tier")
-    if anthropic_shaped(raw) and provider == "anthropic":
-        usage = anthropic.read(raw)
-    else:
-        usage = openai.read(raw, service_tier=tier if isinstance(tier, str) else None)
-    if usage is None:
-        return None
-    items = source.get("output")
-    if isinstance(items, list):
-        usage = usage.with_units(openai.count_output_items(items))
-    model, response_id = source.get("model"), source.get("id")
-    return Outcome(
-        kind="answer",
-        usage=replace(usage),
-        response_model=model if isinstance(model, str) else None,
-        response_id=response_id if isinstance(response_id, str) else None,
-        reason="the answer was paid for and then failed to parse",
-    )

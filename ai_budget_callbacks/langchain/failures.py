@@ -13,8 +13,9 @@ from typing import Any
 
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
+from ai_budget_callbacks.booking import outcome_of_body
 from ai_budget_callbacks.http_errors import HTTP_ERROR, answer_body, http_status, never_sent
-from ai_budget_callbacks.langchain.extract import first_message, outcome_of, outcome_of_body, text_size
+from ai_budget_callbacks.langchain.extract import first_message, outcome_of, text_size
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.usage._counts import mapping
 
@@ -50,7 +51,7 @@ def judge(error: BaseException, result: Any, *, choices: int, provider: str, las
     foreign = _raised_by_a_handler(error)
     status = None if foreign else http_status(error)
     if status is not None and status < HTTP_ERROR:
-        paid = outcome_of_body(_body(result) or answer_body(error), provider=provider)
+        paid = outcome_of_body(_body(result) or answer_body(error))
         if paid is not None:
             return Failure(outcome=replace(paid, response=result), reason=str(paid.reason))
     begun = foreign or last_chunk_usage is not None or _has_chunks(result)

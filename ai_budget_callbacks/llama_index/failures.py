@@ -9,11 +9,11 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ai_budget_callbacks.booking import outcome_of_body
 from ai_budget_callbacks.errors import AIBudgetError
 from ai_budget_callbacks.http_errors import HTTP_ERROR, answer_body, http_status, never_sent
 from ai_budget_callbacks.llama_index.extract import outcome_of, text_size
 from ai_budget_callbacks.meter import Outcome
-from ai_budget_callbacks.usage.wire import read_usage
 
 if TYPE_CHECKING:
     from ai_budget_callbacks.usage import Usage
@@ -49,7 +49,7 @@ def judge(error: BaseException, last: Any = None, seen: int = 0) -> Failure:
         status = http_status(error)
         if status is not None and status >= HTTP_ERROR:
             return Failure(outcome=None, reason=f"the provider answered HTTP {status}")
-        paid = _unread(error) if status is not None else None
+        paid = outcome_of_body(answer_body(error)) if status is not None else None
         if paid is not None:
             return Failure(outcome=paid, reason=str(paid.reason))
         if (
@@ -68,22 +68,6 @@ def judge(error: BaseException, last: Any = None, seen: int = 0) -> Failure:
     usage = partial.usage and _at_least(partial.usage, seen)
     cut = replace(partial, kind="cut", reason=reason, output_bytes=seen, usage=usage)
     return Failure(outcome=cut, reason=reason)
-
-
-def _unread(error: BaseException) -> Outcome | None:
-    """A paid answer that its client failed to read, where it hangs on the exception (mistralai 3.7)."""
-    body = answer_body(error) or {}
-    model, response_id, tier = (body.get(name) for name in ("model", "id", "service_tier"))
-    usage = read_usage(body.get("usage"), service_tier=tier if isinstance(tier, str) else None)
-    if usage is None:
-        return None
-    return Outcome(
-        kind="answer",
-        usage=usage,
-        response_model=model if isinstance(model, str) else None,
-        response_id=response_id if isinstance(response_id, str) else None,
-        reason="the answer was paid for and then failed to parse",
-    )
 
 
 def _at_least(usage: Usage, seen: int) -> Usage:

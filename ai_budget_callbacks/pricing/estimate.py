@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ai_budget_callbacks.pricing.card import RateCard
-    from ai_budget_callbacks.usage import Call, Request
+    from ai_budget_callbacks.usage import Call
 
 __all__ = [
     "Estimate",
@@ -88,14 +88,17 @@ class Learned:
     outputs: tuple[int, ...] = ()
 
 
-def expected_input(request: Request, learned: Learned) -> int:
-    """Input tokens a request is likely to have."""
+def expected_input(call: Call, learned: Learned) -> int:
+    """Input tokens a request is likely to have; an image counts as the most that its model is known to make of one."""
+    request = call.request
+    image = max(image_tokens(call.provider, call.model) or 0, OTHER_PART_GUESS) if request.images else 0
     top, bottom = (learned.text_bytes, learned.text_tokens) if learned.text_tokens else (_FIRST_BYTES, _FIRST_TOKENS)
     return (
         -(-request.text_bytes * bottom // top)
         + FRAMING_PER_MESSAGE * request.messages
         + -(-request.tool_bytes // TOOL_BYTES_PER_TOKEN)
-        + OTHER_PART_GUESS * (request.other_parts + request.images)
+        + OTHER_PART_GUESS * request.other_parts
+        + image * request.images
     )
 
 
@@ -108,10 +111,7 @@ def expected(call: Call, cards: Sequence[RateCard], learned: Learned) -> Estimat
         learned: Observations of this model (and node).
     """
     request = call.request
-    input_tokens = expected_input(request, learned)
-    image = image_tokens(call.provider, call.model) if request.images else None
-    if image is not None:  # some models count an image as tens of thousands
-        input_tokens += max(image - OTHER_PART_GUESS, 0) * request.images
+    input_tokens = expected_input(call, learned)
     output_tokens = _expected_output(call, learned) if request.output else 0
     return _estimate(call, cards, input_tokens, output_tokens, hosted=len(request.hosted_tools))
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 import pytest
 
 from ai_budget_callbacks.admission import Policy, admit
-from ai_budget_callbacks.booking import Outcome, book_outcome
+from ai_budget_callbacks.booking import Outcome, book_outcome, outcome_of_body
 from ai_budget_callbacks.money import INT64_MAX
 from ai_budget_callbacks.pricing import Cost, Price, PriceBook, Source
 from ai_budget_callbacks.pricing.estimate import Learned
@@ -241,6 +241,39 @@ def test_a_complete_answer_without_usage_is_counted():
     assert posting.reason == "the provider reported no usage"
     assert posting.cost.pico == posting.booked_pico
     assert posting.booked_calls == 1
+
+
+def test_images_are_counted_where_no_usage_came():
+    call = replace(made("gpt-4o-mini"), request=Request(text_bytes=1_001, images=2, max_output_tokens=100))
+    # 1,001 bytes at 2.5 and 16 of framing; an image is at most 2,833 + 8 x 5,667 tokens
+    counted = INPUT + 2 * 48_169
+    posting = book(answer(output_bytes=50), call)
+    assert dict(posting.usage.buckets) == {"input_uncached": counted, "output_text": 20}
+    assert posting.booked_pico == counted * 150_000 + 20 * 600_000
+    half = book(answer(usage(output_text=5)), call)
+    assert dict(half.usage.buckets) == {"input_uncached": counted, "output_text": 5}
+
+
+@pytest.mark.parametrize(
+    "body", [None, "text", {}, {"usage": None}, {"usage": {}}, {"model": "m", "usage": []}], ids=repr
+)
+def test_a_body_without_usage_is_no_paid_answer(body):
+    assert outcome_of_body(body) is None
+
+
+def test_a_paid_body_is_an_answer_with_its_model_tier_and_tools():
+    body = {
+        "id": "resp_1",
+        "model": "gpt-5-2025-08-07",
+        "service_tier": "flex",
+        "usage": {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13},
+        "output": [{"type": "web_search_call"}, {"type": "message"}],
+    }
+    found = outcome_of_body(body)
+    assert (found.kind, found.response_model, found.response_id) == ("answer", "gpt-5-2025-08-07", "resp_1")
+    assert dict(found.usage.buckets) == {"input_uncached": 9, "output_text": 4, "web_search": 1}
+    assert found.usage.terms == Terms(service_tier="flex")
+    assert found.usage.raw == body["usage"], "only the usage is kept, never the answer"
 
 
 @pytest.mark.parametrize(

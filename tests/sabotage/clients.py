@@ -213,7 +213,7 @@ CLIENTS = (
         "an answer that hangs on its client's exception is not read",
         INDEX + "test_an_answer_that_mistrals_client_cannot_read_is_priced_from_its_exception",
         "llama_index/failures.py",
-        "paid = _unread(error) if status is not None else None",
+        "paid = outcome_of_body(answer_body(error)) if status is not None else None",
         "paid = None",
     ),
 )

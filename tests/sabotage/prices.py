@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.sabotage.sabotage import Sabotage
 
 BEDROCK = "tests/laws/test_bedrock.py::"
+BOOKING = "tests/laws/test_booking.py::"
 COHERE = "tests/laws/test_cohere.py::"
 CORPUS = "tests/laws/test_corpus.py::"
 DAMAGE = "tests/laws/test_mutated_corpus.py::"
@@ -12,6 +13,8 @@ FLAT = "tests/laws/test_flat.py::"
 GOLDENS = "tests/laws/test_goldens.py::"
 IDENTITY = "tests/laws/test_identity.py::"
 INTERACTIONS = "tests/laws/test_interactions.py::"
+LIMITS = "tests/laws/test_limits.py::"
+SIZES = "tests/laws/test_sizes.py::"
 LAWS = "tests/laws/test_pricing_laws.py::"
 CARDS = "tests/laws/test_all_cards.py::"
 UNITS = "tests/laws/test_units.py::"
@@ -278,5 +281,47 @@ PRICES = (
         "a request of exactly the threshold is billed as a long one",
         CARDS + "test_a_threshold_is_strict_moves_the_whole_request_and_never_makes_it_cheaper",
         (("pricing/card.py", "            if input_tokens > step[0]:\n", "            if input_tokens >= step[0]:\n"),),
+    ),
+    Sabotage(
+        "image-held-at-nothing",
+        "a worst case leaves out a request's images",
+        LIMITS + "test_images_of_a_small_model_are_held_at_what_they_cost",
+        (("pricing/estimate.py", "        + image * request.images\n        +", "        +"),),
+    ),
+    Sabotage(
+        "image-counted-as-a-guess",
+        "an image of an answer without usage is counted as 1,500 tokens, whatever its model makes of one",
+        BOOKING + "test_images_are_counted_where_no_usage_came",
+        (
+            (
+                "pricing/estimate.py",
+                "max(image_tokens(call.provider, call.model) or 0, OTHER_PART_GUESS)",
+                "OTHER_PART_GUESS",
+            ),
+        ),
+    ),
+    Sabotage(
+        "json-of-no-tokens",
+        "where a tokenizer counts the texts, tool calls and blocks of a prompt are held at nothing",
+        SIZES + "test_json_is_taken_for_a_token_a_byte",
+        (("sizes.py", "            self.tokens += size\n", "            self.tokens += 0\n"),),
+    ),
+    Sabotage(
+        "long-text-of-no-tokens",
+        "a text that is too long to be counted is held at nothing",
+        SIZES + "test_one_text_that_is_not_counted_leaves_bytes_alone_for_all",
+        (
+            (
+                "sizes.py",
+                "None if counted is None or self.tokens is None else self.tokens + counted",
+                "None if self.tokens is None else self.tokens + (counted or 0)",
+            ),
+        ),
+    ),
+    Sabotage(
+        "thoughts-inside-the-limit",
+        "thoughts that max_tokens is not known to bound are held as if it did",
+        LIMITS + "test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused",
+        (("pricing/estimate.py", "    if thinks_beyond_limit(call.provider, call.model):\n", "    if False:\n"),),
     ),
 )
