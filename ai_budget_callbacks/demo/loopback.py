@@ -222,7 +222,29 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the requests are recorded."""
 
 
-class _Server(socketserver.ThreadingTCPServer):
+class NewPort(socketserver.TCPServer):
+    """A server on a port that no server of this process has had.
+
+    langchain-openai (1.7) keeps one HTTP client for each `base_url` in the process. A port's second server would be
+    asked over the connections of its first, which an event loop that is closed cannot even close.
+    """
+
+    _had: ClassVar[set[int]] = set()
+
+    def server_bind(self) -> None:
+        held = []
+        super().server_bind()
+        while self.server_address[1] in self._had:
+            held.append(self.socket)  # for as long as it is bound the system gives another
+            self.socket = socket.socket(self.address_family, self.socket_type)
+            self.server_address = (self.server_address[0], 0)
+            super().server_bind()
+        self._had.add(self.server_address[1])
+        for each in held:
+            each.close()
+
+
+class _Server(NewPort, socketserver.ThreadingTCPServer):
     """A thread per connection, and a way to end them all (HTTPServer would ask DNS for this host's name)."""
 
     daemon_threads = True

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from ai_budget_callbacks import Budget, BudgetExceeded, Meter, Price, install, scope, track
+from ai_budget_callbacks.demo.loopback import LoopbackProvider
 from ai_budget_callbacks.demo.wire import PRICES
 from ai_budget_callbacks.langchain import BudgetCallbackHandler, MeteredEmbeddings
 from ai_budget_callbacks.testing import Reply, ToolCall, ai_budget
@@ -274,3 +276,15 @@ def test_charges_are_on_the_ledger_and_not_on_the_providers_bill(ai_budget):
     meter.charge("0.008", name="search")
     with pytest.raises(AssertionError, match=r"the ledger says \$0.008, the provider billed \$0"):
         ai_budget.assert_books_match(meter)
+
+
+def test_no_port_has_two_providers_in_one_process():
+    """A client that is kept for a `base_url` (langchain-openai does) would ask the second over the first's connections."""
+
+    def address(_):
+        with LoopbackProvider() as far:
+            return far.base_url
+
+    with ThreadPoolExecutor(16) as pool:
+        addresses = list(pool.map(address, range(800)))  # the system alone gives some 18 of these a port again
+    assert len(set(addresses)) == 800

@@ -96,6 +96,14 @@ def test_the_environment_names_the_file_and_an_argument_goes_before_it(toml, mon
     assert price_book().where == "prices"
 
 
+def test_factors_hold_without_a_file_and_beside_prices_in_code():
+    # 7 x 2.50 x 0.85 = 14.875 and 7 x 0.15 x 0.85 + 3 x 0.1 x 0.85 + 5 x 0.60 x 0.85 = 3.6975, per million
+    factors = {"openai": "0.85"}
+    assert costs(price_book(factors=factors))[5] == 14_875_000
+    assert costs(price_book(IN_CODE, factors))[5] == 14_875_000
+    assert costs(price_book(IN_CODE, factors))[0] == 4_350_000, "a price of one's own is what one pays"
+
+
 def test_factors_in_code_go_before_those_of_the_file(toml):
     meter = Meter(ledger=":memory:", prices=str(toml(WHOLE)), factors={"openai": "0.5"})
     assert costs(meter.prices)[5:7] == [7 * 1_250_000, 7_350_000]
@@ -106,6 +114,8 @@ def test_factors_in_code_go_before_those_of_the_file(toml):
     ("text", "said"),
     [
         ('[prices]\na = { inputt = "1" }', "prices.a: inputt is no part of a price; there are input, output, "),
+        ("[prices]\na = { x = 1, y = 2 }", "prices.a: x, y is no part of a price; there are input, output, "),
+        ("[prices]\nmy_own = 3", "prices.my_own: write {"),
         ("[prices]\na = 3", 'prices.a: write { input = "0.15", output = "0.60" }, { same_as = "provider/model" } or'),
         ('[prices]\na = { input = "-1" }', "prices.a: Price(…) amounts must not be negative."),
         ('[prices]\na = { input = "0" }', 'prices.a: All amounts of this Price are 0. A model that costs nothing is declared "free".'),
@@ -138,11 +148,14 @@ def test_a_mistake_names_the_file_the_key_and_what_to_write(toml, text, said):
         price_book(path)
     assert caught.value.message.startswith(str(path))
     assert said in caught.value.message
+    assert caught.value.message.endswith(".")
+    assert not caught.value.message.endswith("..")
 
 
 def test_all_mistakes_are_told_at_once(toml):
     with pytest.raises(ConfigError) as caught:
-        price_book(toml('[prices]\na = 3\nb = { inputt = "1" }\n[factors]\nopenai = 85'))
+        price_book(path := toml('[prices]\na = 3\nb = { inputt = "1" }\n[factors]\nopenai = 85'))
+    assert all(line.startswith(f"{path}: ") and line.endswith(".") for line in caught.value.message.splitlines())
     assert [line.partition(": ")[2].partition(":")[0] for line in caught.value.message.splitlines()] == [
         "prices.a",
         "prices.b",
@@ -170,6 +183,7 @@ def test_a_file_that_is_not_there_is_named_and_who_named_it(tmp_path, monkeypatc
         (PICO, "0.92", "0.92"),
         (123_456_789 * PICO // 1_000, "0.92", "113580.25"),  # 113,580.24588
         (PICO // 8, "1", "0.12"),  # 0.125, half to even
+        (145 * PICO // 1_000, "1", "0.14"),  # 0.145, half to even
         (3 * PICO // 8, "1", "0.38"),  # 0.375, half to even
         (PICO // 8 + 1, "1", "0.13"),
         (PICO // 200, "1", "<0.01"),  # half a cent goes to even, which is nothing, and nothing was not spent
@@ -181,6 +195,12 @@ def test_a_file_that_is_not_there_is_named_and_who_named_it(tmp_path, monkeypatc
 )
 def test_an_amount_in_another_currency_is_exact_to_the_cent(usd_pico, rate, shown):
     assert Currency(code="EUR", rate=rate, date=date(2026, 11, 20)).text(usd_pico) == shown
+
+
+@pytest.mark.parametrize("rate", ["many", "1e400", True])
+def test_what_is_no_rate_is_named(rate):
+    with pytest.raises(ConfigError, match=r"\Arate "):
+        Currency(code="EUR", rate=rate, date=date(2026, 11, 20))
 
 
 @settings(max_examples=200)

@@ -50,7 +50,7 @@ TESTS = {
         "usage/__init__": READERS,
         "pricing/identity": ("tests/laws/test_identity.py",),
         "pricing/limits": ("tests/laws/test_limits.py",),
-        "pricing/tokenizer": ("tests/laws/test_limits.py",),
+        "pricing/tokenizer": ("tests/laws/test_tokenizer.py",),
         "pricing/card": ("tests/laws/test_card.py", "tests/laws/test_others.py", *PRICES),
         "pricing/reported": ("tests/laws/test_reported.py",),
         "pricing/corrections": PRICES,

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from ai_budget_callbacks.demo.loopback import NewPort
+
 __all__ = ["SSE", "Canned", "Server", "chat_body", "chunk", "events", "streamed"]
 
 SSE = "text/event-stream"
@@ -74,7 +76,7 @@ class Server:
                 except OSError:  # the client went away
                     pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
 
     @property
@@ -88,6 +90,10 @@ class Server:
     def __exit__(self, *exc_info: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(NewPort, ThreadingHTTPServer):
+    """A thread for each connection."""
 
 
 def chat_body(usage: Any, model: str = "m", text: str = "Four.") -> dict[str, Any]:
