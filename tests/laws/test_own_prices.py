@@ -172,10 +172,15 @@ def test_what_names_no_provider_and_model_is_refused(model):
 
 @pytest.mark.parametrize("factor", ["0", "-1", "85", "10.01", "x", True, None, float("nan")])
 def test_what_is_no_factor_is_refused(factor):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         SameAs("openai/gpt-4o", factor=factor)
-    with pytest.raises(ConfigError):
+    assert caught.value.message.startswith(f"SameAs('openai/gpt-4o', factor={factor!r}) must be ")
+    with pytest.raises(ConfigError, match=r"\Afactors\['openai'\].* must be "):
         PriceBook(factors={"openai": factor})
+
+
+def test_the_largest_factor_is_ten():
+    assert SameAs("openai/gpt-4o", factor=10).factor == 10
 
 
 # -- holds for a deployment
@@ -323,6 +328,36 @@ def test_each_part_of_a_price_is_billed_in_its_own_unit(part, bucket, count, exp
     assert pico(PriceBook({"mine": Price(**{part: "7"})}), "any", "mine", **{bucket: count}) == expected
 
 
+def test_what_has_no_price_of_its_own_costs_what_input_or_output_does():
+    found = Price(input="1", output="2").rates()
+    assert {name for name, rate in found.items() if rate.usd == 1} == {
+        *("input_uncached", "input_tool", "input_image", "input_video", "cache_read", "cache_read_image"),
+        *("cache_write", "cache_write_5m", "cache_write_1h"),
+    }
+    assert {name for name, rate in found.items() if rate.usd == 2} == {
+        *("output_text", "output_image", "output_citation", "output_reasoning"),
+    }
+
+
+@pytest.mark.parametrize("value", [Price(input="1"), "free"], ids=["price", "free"])
+def test_the_entry_of_a_price_of_ones_own_says_where_it_stands(value):
+    card = PriceBook({"mine": value}).card("any", "mine", Terms(), NOW)
+    assert isinstance(card, RateCard)
+    source = card.source
+    assert (source.kind, source.name, source.model, source.rule) == ("user", "prices['mine']", "mine", "declared")
+    assert (source.terms, dict(card.rates)) == (("free", {}) if value == "free" else ("standard", value.rates()))
+
+
+def test_an_amount_that_is_none_is_named_by_its_bucket():
+    with pytest.raises(ConfigError, match=r"\APrice\(web_search\) must be a decimal number"):
+        Price(input="1", web_search="x")
+
+
+def test_a_tool_has_one_price():
+    with pytest.raises(ConfigError, match=r"prices\['tool/x'\] must be what one use costs"):
+        PriceBook({"tool/x": Price(request="1", image="2")})
+
+
 def test_images_cost_what_text_does_where_they_have_no_price_and_cached_ones_what_cached_input_does():
     plain = PriceBook({"mine": Price(input="1", output="2", cache_read="0.5")})
     assert pico(plain, "any", "mine", input_image=1_000, cache_read_image=1_000, output_image=1_000) == 3_500_000_000
@@ -360,12 +395,21 @@ def test_several_thresholds_each_hold_from_their_own_on():
         ({"above": {200_000: Price(input="6", output="1", request="2")}}, "name token prices only"),
         ({"above": {200_000: Price(input="6", output="1", per=1)}}, "must be one Price"),
         ({"above": {200_000: "6"}}, "must be one Price"),
+        ({"above": {2: Price(input="6", output="1", above={3: Price(input="7", output="1")})}}, "must be one Price"),
+        ({"above": {2: Price(input="6", output="1", at_least={3: Price(input="7", output="1")})}}, "must be one Price"),
+        (
+            {"above": {2: Price(input="6", output="1", reasoning="1", cache_read="1")}},
+            ": cache_read, reasoning is in one",
+        ),
         ({"above": {0: Price(input="6", output="1")}}, "positive number of input tokens"),
         ({"above": {"200000": Price(input="6", output="1")}}, "positive number of input tokens"),
-        ({"above": 200_000}, "is {input tokens: Price"),
+        ({"above": 200_000}, r"\APrice\(above=…\) is {input tokens: Price"),
+        ({"at_least": 200_000}, r"\APrice\(at_least=…\) is {input tokens: Price"),
+        ({"above": {0: "6"}}, r"\APrice\(above={0: …}\): the threshold is"),
+        ({"at_least": {0: "6"}}, r"\APrice\(at_least={0: …}\): the threshold is"),
         (
             {"above": {1: Price(input="6", output="1")}, "at_least": {2: Price(input="6", output="1")}},
-            "name one threshold twice",
+            r"\APrice\(above=…, at_least=…\) name one threshold twice\.\Z",
         ),
     ],
 )
