@@ -120,6 +120,7 @@ def fetch(url: str, today: date) -> PriceData:
 
 
 def _download(url: str) -> bytes:
+    from http.client import HTTPException
     from urllib.error import URLError
     from urllib.request import urlopen
 
@@ -129,8 +130,8 @@ def _download(url: str) -> bytes:
         with urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - the scheme is checked above
             raw: bytes = answer.read(_MAX_BYTES)
             return raw
-    except (URLError, OSError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
+    except (URLError, OSError, ValueError, HTTPException) as error:
+        why = " ".join(str(getattr(error, "reason", None) or error).split())
         raise ConfigError(f"{url} cannot be fetched: {why}. The prices are the same as before.") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -807,6 +808,28 @@ def test_a_day_is_that_of_utc_wherever_the_clock_of_the_call_stands(hours):
         assert usd(found, "deepseek", "deepseek-flash", book=PriceBook(), at=at) == expected, at
 
 
+@pytest.fixture
+def local(monkeypatch):
+    """`local("Asia/Tokyo")`: where this process takes itself to be."""
+
+    def set_zone(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield set_zone
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles"])
+def test_a_day_is_that_of_utc_wherever_this_process_runs(local, zone):
+    local(zone)
+    found = usage(input_uncached=1_000_000)
+    for moment, expected in (("2026-11-28T02:00", "0.15"), ("2026-11-27T02:00", "0.3"), ("2026-11-29T23:30", "0.15")):
+        at = datetime.fromisoformat(f"{moment}:00+00:00")
+        assert usd(found, "deepseek", "deepseek-flash", book=PriceBook(), at=at) == expected, at
+
+
 @pytest.mark.parametrize(
     ("model", "day", "expected"),
     # Saturdays at 02:00 UTC: before a price held, its weekend is not known and the catalogue's peak price stands
@@ -844,6 +867,36 @@ def test_every_us_only_model_is_in_the_catalogue_and_costs_a_tenth_more():
         plain = price(found, "anthropic", model)
         uplifted = price(with_terms(found, inference_geo="us"), "anthropic", model)
         assert uplifted.pico * 10 == plain.pico * 11, f"{model} is not billed 1.1x"
+
+
+GOVCLOUD = "us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0"
+
+
+@pytest.mark.parametrize("tier", [None, "default", "standard", "auto", "on_demand"])
+def test_a_model_that_a_correction_adds_says_so_and_has_the_usual_derived_prices(tier):
+    # 1000 x 3.60 + 100 x 3.60 and 200 x 18 for thoughts
+    found = with_terms(usage(input_uncached=1_000, input_tool=100, output_reasoning=200), service_tier=tier)
+    cost = price(found, "aws", GOVCLOUD)
+    assert usd_text(cost.pico) == "0.00756"
+    assert cost.source.to_dict() == {
+        "kind": "catalogue",
+        "name": "ai-budget-callbacks corrections of 2026-11-25",
+        "provider": "aws",
+        "model": GOVCLOUD,
+        "rule": "exact",
+        "terms": "standard",
+        "corrections": ["bedrock-govcloud-sonnet-4-5"],
+    }
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [{"batch": True}, {"service_tier": "priority"}, {"speed": "fast"}, {"service_tier": "priority", "batch": True}],
+    ids=str,
+)
+def test_a_model_that_a_correction_adds_has_no_price_on_other_terms(terms):
+    assert "does not know" in refused(with_terms(usage(**STANDARD), **terms), "aws", GOVCLOUD)
+    assert "does not know" in refused(with_terms(usage(rerank_search_unit=1), **terms), "cohere", "rerank-v3.5")
 
 
 # -- provenance and the card itself

@@ -76,7 +76,9 @@ def test_what_is_nonsense_or_not_stated_is_not(provider, raw):
     ],
 )
 def test_a_stated_zero_is_taken_for_a_free_variant_alone(requested, status):
+    source = Source(kind="reported", name="OpenRouter usage.cost", model=requested)
+    free = Cost(status="free", pico=0, source=source, reason="OpenRouter charged 0 for its free variant")
     for zero in (0, 0.0, "0"):
         cost = reported_cost("openrouter", {"cost": zero}, requested=requested)
-        assert (cost and cost.status) == status
+        assert cost == (free if status else None)
     assert reported_cost("x-ai", {"cost_in_usd_ticks": 0}, requested=requested) is None

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import socket
 import threading
 from datetime import date, time
 from decimal import Decimal
@@ -18,7 +19,7 @@ from genai_prices.types import ModelPrice
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["published", "sending"]
+__all__ = ["breaking_off", "published", "sending"]
 
 
 def published() -> bytes:
@@ -65,3 +66,18 @@ def sending(body: bytes, status: int = 200) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def breaking_off(sent: bytes) -> Iterator[str]:
+    """A server on 127.0.0.1 that sends these bytes and no more; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(sent)
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/data.json"
