@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ai_budget_callbacks.errors import ConfigError
-from ai_budget_callbacks.pricing import Price, PriceBook, RateCard, Source, Unpriced
-from ai_budget_callbacks.usage import Terms
+from ai_budget_callbacks.pricing import Price, PriceBook, RateCard, SameAs, Source, Unpriced
+from ai_budget_callbacks.usage import Other, Terms
 from tests.support.goldens import NOW, usage
 
 
@@ -132,3 +133,110 @@ def test_a_price_of_ones_own_says_that_the_user_declared_it():
     assert mine.source == Source(kind="user", name="prices['Mine']", model="Mine", rule="declared", terms="standard")
     assert llama.source == Source(kind="user", name="prices['llama']", model="llama", rule="declared", terms="free")
     assert (mine.free, llama.free, dict(llama.rates)) == (False, True, {})
+
+
+# -- what is known of a name
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "known"),
+    [
+        ("google", "models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("google", "publishers/google/models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("openai", "ft:gpt-4o-2024-08-06:acme::9xYz", "ft:gpt-4o-2024-08-06"),
+        ("openrouter", "openai/gpt-4o:nitro", "openai/gpt-4o"),
+        (
+            "aws",
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "anthropic.claude-sonnet-4-5-20250929-v1:0",
+        ),
+    ],
+)
+def test_a_name_is_looked_up_without_where_it_lives(provider, model, known):
+    book = PriceBook()
+    plain, itself = book.card(provider, known, Terms(), NOW), book.card(provider, model, Terms(), NOW)
+    assert isinstance(plain, RateCard)
+    assert isinstance(itself, RateCard)
+    assert itself.rates == plain.rates
+
+
+ARN = "arn:aws:bedrock:eu-central-1:123456789012:application-inference-profile/k2j4"
+
+
+def test_what_has_no_price_says_why():
+    book = PriceBook()
+    assert book.card("aws", ARN, Terms(), NOW) == Unpriced(
+        reason=f"{ARN!r} is a resource of your own and does not say which model answers; declare a price for it"
+    )
+    for model in ("ft:gpt-4o-2024-08-06:acme::9xYz", "us-gov.anthropic.claude-3-haiku-20240307-v1:0"):
+        found = book.card("azure", model, Terms(), NOW)
+        assert found == Unpriced(reason=f"{book.catalogue_name} does not know {model!r} of provider 'azure'")
+
+
+WIDE = (
+    "{model!r} of {provider} is priced as {known!r}, by a rule of {list} that catches other models too. Say what it is: "
+    'prices={{"{model}": SameAs("{provider}/{better}")}} if that is right, else its Price(…).'
+)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "known", "better"),
+    [
+        ("google", "gemini-2.5-pro-native-audio", "gemini-2.5-pro", "gemini-2.5-pro"),
+        # the list finds magistral-small under its longer names alone, so there is no better one to give
+        ("mistral", "magistral-small-of-mine", "magistral-small", "magistral-small-of-mine"),
+    ],
+)
+def test_a_rule_that_catches_other_models_is_told_once(caplog, provider, model, known, better):
+    book = PriceBook()
+    for minute in range(3):
+        assert isinstance(book.card(provider, model, Terms(), NOW + timedelta(minutes=minute)), RateCard)
+    said = WIDE.format(model=model, provider=provider, known=known, better=better, list=book.catalogue_name)
+    assert caplog.messages == [said]
+
+
+def test_a_deployment_said_to_be_what_such_a_rule_catches_is_told_where_there_is_a_better_name(caplog):
+    book = PriceBook({"mine": SameAs("mistral/magistral-small-of-mine")})
+    assert book.knows("any", "mine", NOW)
+    assert not caplog.messages
+    PriceBook({"mine": SameAs("google/gemini-2.5-pro-native-audio")})
+    assert [message.partition(" is priced as ")[0] for message in caplog.messages] == [
+        "'gemini-2.5-pro-native-audio' of google"
+    ]
+
+
+def test_a_deployment_of_one_provider_says_where_it_was_declared():
+    book = PriceBook({"House/Fast": SameAs("openai/gpt-4o")})
+    for provider, model in (("house", "fast"), ("any", "house/fast")):
+        card = book.card(provider, model, Terms(), NOW)
+        assert isinstance(card, RateCard)
+        assert card.source.declared == "prices['House/Fast']"
+
+
+# -- which of two names is billed
+
+
+def test_the_model_that_answered_is_billed_and_not_the_one_that_was_asked_for():
+    # 2.50 and 0.15 a million
+    found = usage(input_uncached=1_000_000)
+    cost = PriceBook().price(found, provider="openai", model="gpt-4o", requested="gpt-4o-mini", at=NOW)
+    assert cost.pico == 2_500_000_000_000
+
+
+def test_a_stated_zero_is_free_where_the_free_variant_was_asked_for():
+    stated = replace(usage(input_uncached=10), raw={"cost": 0})
+    for requested, status in (("deepseek/deepseek-r1:free", "free"), ("deepseek/deepseek-r1", "priced")):
+        cost = PriceBook().price(
+            stated, provider="openrouter", model="deepseek/deepseek-r1", requested=requested, at=NOW
+        )
+        assert cost.status == status
+
+
+def test_an_advisor_nobody_knows_makes_a_deployments_answer_unpriced():
+    advised = replace(
+        usage(input_uncached=1_000), others=(Other(model="claude-nobody-knows", buckets={"input_uncached": 1}),)
+    )
+    book = PriceBook({"prod": SameAs("anthropic/claude-sonnet-4-5")})
+    cost = book.price(advised, provider="anthropic", model="prod", requested="prod", at=NOW)
+    assert (cost.status, cost.pico, cost.part_pico) == ("unpriced", None, 3_000_000_000)
+    assert "claude-nobody-knows" in cost.reason
