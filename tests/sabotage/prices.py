@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.sabotage.sabotage import Sabotage
 
 BEDROCK = "tests/laws/test_bedrock.py::"
+BOOK = "tests/laws/test_book.py::"
 BOOKING = "tests/laws/test_booking.py::"
 COHERE = "tests/laws/test_cohere.py::"
 CORPUS = "tests/laws/test_corpus.py::"
@@ -16,6 +17,7 @@ INTERACTIONS = "tests/laws/test_interactions.py::"
 LIMITS = "tests/laws/test_limits.py::"
 SIZES = "tests/laws/test_sizes.py::"
 LAWS = "tests/laws/test_pricing_laws.py::"
+OWN = "tests/laws/test_own_prices.py::"
 CARDS = "tests/laws/test_all_cards.py::"
 UNITS = "tests/laws/test_units.py::"
 WIRE = "tests/laws/test_wire.py::"
@@ -323,5 +325,35 @@ PRICES = (
         "thoughts that max_tokens is not known to bound are held as if it did",
         LIMITS + "test_thoughts_that_nothing_is_known_to_bound_are_held_in_full_or_refused",
         (("pricing/estimate.py", "    if thinks_beyond_limit(call.provider, call.model):\n", "    if False:\n"),),
+    ),
+    Sabotage(
+        "added-models-on-any-terms",
+        "a model that a correction adds has its standard price in batches and on every tier",
+        LAWS + "test_a_model_that_a_correction_adds_has_no_price_on_other_terms",
+        (
+            (
+                "pricing/corrections.py",
+                "if row is None or terms != Terms(service_tier=terms.service_tier) or terms.service_tier not in _STANDARD:",
+                "if row is None:",
+            ),
+        ),
+    ),
+    Sabotage(
+        "weekends-of-the-machine",
+        "peak hours end with the weekend of the machine's own time zone",
+        LAWS + "test_a_day_is_that_of_utc_wherever_this_process_runs",
+        (("pricing/corrections.py", "at.astimezone(UTC).date()", "at.astimezone().date()"),),
+    ),
+    Sabotage(
+        "answer-priced-as-asked",
+        "an answer of a dearer model than the one that was asked for is billed at the price of that",
+        BOOK + "test_the_model_that_answered_is_billed_and_not_the_one_that_was_asked_for",
+        (("pricing/book.py", "model if own is None else name, usage.terms, at)", "name, usage.terms, at)"),),
+    ),
+    Sabotage(
+        "thresholds-within-thresholds",
+        "a long request's price may have thresholds of its own, which nothing bills",
+        OWN + "test_a_long_requests_price_that_would_bill_nonsense_is_refused",
+        (("pricing/own.py", "or price.above or price.at_least or price.per", "or price.per"),),
     ),
 )
