@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 
 from ai_budget_callbacks.pricing import RateCard, Unpriced
 from ai_budget_callbacks.pricing.card import price_usage
-from ai_budget_callbacks.pricing.catalogue import catalogue
+from ai_budget_callbacks.pricing.catalogue import Catalogue, catalogue
 from ai_budget_callbacks.usage import Terms
 from tests.support.goldens import NOW, usage
 
@@ -153,6 +153,8 @@ def test_the_tiers_that_may_be_served(provider, model, tiers):
         ("openai", "gpt-5-6-sol-2026-07-01", "gpt-5.6-sol", "pattern"),
         ("openai", "ft:gpt-3.5-turbo", "ft:gpt-3.5-turbo-", "exact"),
         ("openai", "gpt-4.1-20250414", "gpt-4.1", "dated"),
+        ("deepseek", "deepseek-chat-v3-0324-2026-01-31", "deepseek-chat", "dated"),  # of another of its names
+        ("aws", "us.anthropic.claude-sonnet-4-6-20260101-v1:0", "regional.anthropic.claude-sonnet-4-6-v1:0", "dated"),
         ("anthropic", "claude-sonnet-4-5@20250929", "claude-sonnet-4-5", "dated"),
         ("anthropic", "claude-sonnet-4-5-latest", "claude-sonnet-4-5", "dated"),
         ("mistral", "magistral-small-", "magistral-small", "exact"),
@@ -190,6 +192,22 @@ def test_the_tiers_that_may_be_served(provider, model, tiers):
 def test_an_entry_says_how_its_model_was_found(provider, model, known, rule):
     source = card(provider, model).source
     assert (source.provider, source.model, source.rule) == (provider, known, rule)
+
+
+def test_a_model_that_its_seller_lists_as_free_says_so():
+    free = card("openrouter", "deepseek/deepseek-r1:free")
+    assert (free.free, dict(free.rates)) == (True, {})
+    assert (free.source.name, free.source.terms) == (catalogue().name, "free")
+    cost = price_usage(usage(input_uncached=1), free)
+    assert (cost.status, cost.pico, cost.reason) == ("free", 0, "deepseek/deepseek-r1:free is listed as free")
+
+
+def test_a_list_of_ones_own_has_its_own_name_and_day():
+    made = Catalogue([], name="mine", as_of=date(2026, 11, 1))
+    assert (made.name, made.as_of) == ("mine", date(2026, 11, 1))
+    assert made.card("openai", "gpt-4o", Terms(), NOW) == Unpriced(
+        reason="mine does not know 'gpt-4o' of provider 'openai'"
+    )
 
 
 def test_an_address_and_a_word_name_a_provider_or_nobody():
