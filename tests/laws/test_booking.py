@@ -230,6 +230,14 @@ def test_usage_seen_before_a_cut_is_a_lower_bound(reason, kept):
     assert posting.cost.pico == 28 * M
 
 
+@pytest.mark.parametrize(("kind", "flags"), [("cut", ("seen_in_part",)), ("answer", ())])
+def test_usage_seen_before_a_cut_says_so_where_it_has_no_price_yet(kind, flags):
+    found = usage(input_uncached=30, output_text=7)
+    posting = book(answer(found, kind=kind), made("in-only"))
+    assert booked(posting) == ("unpriced", 30 * M, 37, True)
+    assert posting.usage == replace(found, flags=flags)
+
+
 # -- no usage
 
 
@@ -274,6 +282,14 @@ def test_a_paid_body_is_an_answer_with_its_model_tier_and_tools():
     assert dict(found.usage.buckets) == {"input_uncached": 9, "output_text": 4, "web_search": 1}
     assert found.usage.terms == Terms(service_tier="flex")
     assert found.usage.raw == body["usage"], "only the usage is kept, never the answer"
+    assert found.reason == "the answer was paid for and then failed to parse"
+
+
+def test_nonsense_beside_a_paid_usage_is_left_out():
+    usage = {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13}
+    found = outcome_of_body({"id": 7, "model": {"a": 1}, "service_tier": ["flex"], "usage": usage, "output": 3})
+    assert (found.response_model, found.response_id, found.usage.terms) == (None, None, Terms())
+    assert dict(found.usage.buckets) == {"input_uncached": 9, "output_text": 4}
 
 
 @pytest.mark.parametrize(
