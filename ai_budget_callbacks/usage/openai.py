@@ -107,8 +107,8 @@ def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
     image = counts.read(details, "image_tokens") or 0
     cached_audio = counts.read(cached_split, "audio_tokens") or 0
     cached_image = counts.read(cached_split, "image_tokens") or 0
-    # realtime and the images API (whose details split all of the input) price image input apart; elsewhere it is plain
-    if "input_token_details" not in source and not ("input_tokens_details" in source and "text_tokens" in details):
+    # realtime and the images API price image input apart; elsewhere it is plain
+    if "input_token_details" not in source and not _of_images_api(source):
         image = 0
     audio_left = counts.rest(audio, cached_audio)
     image_left = counts.rest(image, cached_image)
@@ -127,11 +127,18 @@ def _read_input(counts: Counts, source: Mapping[str, Any], prompt: int) -> None:
     counts.put("input_image", image_left)
 
 
+def _of_images_api(source: Mapping[str, Any]) -> bool:
+    """Whether the details split all of the input in text and images, as the images API's do."""
+    return "text_tokens" in mapping(source.get("input_tokens_details"))
+
+
 def _read_output(counts: Counts, source: Mapping[str, Any], prompt: int, completion: int, total: int | None) -> None:
     details = counts.part(source, "completion_tokens_details", "output_tokens_details", "output_token_details")
     reasoning = counts.read(details, "reasoning_tokens") or 0
     audio = counts.read(details, "audio_tokens") or 0
     image = counts.read(details, "image_tokens") or 0  # the images API; models that draw, behind OpenRouter
+    if not details and _of_images_api(source):
+        image = completion  # it draws, and up to gpt-image-2 it gives no details of that (BerriAI/litellm issue 31142)
     on_top = 0
     if total is None and reasoning > completion:
         on_top = reasoning  # it cannot be inside: xAI counts it apart, and no total says so here

@@ -8,7 +8,7 @@ import pytest
 
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.pricing import Price, PriceBook, Rate, RateCard, Source
-from ai_budget_callbacks.pricing.card import Tier, price_usage
+from ai_budget_callbacks.pricing.card import Line, Tier, price_usage
 from tests.support.goldens import NOW, usage
 
 HERE = Source(kind="user", name="here", model="m")
@@ -53,6 +53,25 @@ def test_a_scaled_rate_is_the_exact_product_and_no_digit_longer():
     assert str(scaled.usd) == "0.1358024679135802458"
     assert [(tier.above, str(tier.usd)) for tier in scaled.tiers] == [(5, "11"), (9, "5.5")]
     assert scaled.per == 1_000
+
+
+def test_a_line_is_text_to_the_last_digit_and_says_only_what_it_has():
+    plain = Line("input_uncached", 3, Decimal("1E-8"), 1_000_000, 5)
+    told = {
+        "bucket": "input_uncached",
+        "count": 3,
+        "unit_price_usd": "0.00000001",
+        "per": 1_000_000,
+        "amount_usd": "0.000000000005",
+    }
+    assert plain.to_dict() == told
+    advised = plain._replace(model="claude-haiku-4-5", list_price_usd=Decimal("2E+1"))
+    assert advised.to_dict() == {**told, "model": "claude-haiku-4-5", "list_price_usd": "20"}
+
+
+def test_a_model_that_a_list_has_as_free_is_not_said_to_be_declared():
+    listed = RateCard(rates={}, source=Source(kind="catalogue", name="a list", model="m"), free=True)
+    assert price_usage(usage(input_uncached=1), listed).reason == "m is listed as free"
 
 
 def test_a_free_cost_says_who_declared_it():

@@ -656,6 +656,27 @@ CORRECTED = {
         usage(input_uncached=600, input_audio=400, output_text=60, output_audio=40),
         "0.0213",
     ),
+    # 10 x 5 + 40 x 10 + 4160 x 40
+    "openai-gpt-image-1": (
+        "openai",
+        "gpt-image-1",
+        usage(input_uncached=10, input_image=40, output_image=4_160),
+        "0.16685",
+    ),
+    # 10 x 2 + 1000 x 8
+    "openai-gpt-image-1-mini": (
+        "openai",
+        "gpt-image-1-mini",
+        usage(input_uncached=10, output_image=1_000),
+        "0.00802",
+    ),
+    # 10 x 5 + 40 x 8 + 1000 x 30
+    "openai-gpt-image-2": (
+        "openai",
+        "gpt-image-2",
+        usage(input_uncached=10, input_image=40, output_image=1_000),
+        "0.03037",
+    ),
     # 1000 x 0.10 + 100 x 0.40, and 3 searches at 10 a thousand
     "openai-web-search-fee": (
         "openai",

@@ -191,6 +191,30 @@ def test_the_images_api_bills_images_apart_from_text():
     assert (cost.status, cost.usd) == ("priced", Decimal("0.03017"))
 
 
+@pytest.mark.parametrize("details", [{}, {"output_tokens_details": None}, {"output_tokens_details": {}}], ids=str)
+@pytest.mark.parametrize(
+    ("model", "usd"),
+    # 10 x 5 + 40 x 8 + 1000 x 32; with 10 and 40; with 2 and 2.50 and 8: at the price of text 0.01037 for the first
+    [("gpt-image-1.5", "0.03237"), ("gpt-image-1", "0.04045"), ("gpt-image-1-mini", "0.00812")],
+)
+def test_all_that_the_images_api_makes_without_details_is_an_image(model, usd, details):
+    split = {"image_tokens": 40, "text_tokens": 10}
+    raw = {
+        "input_tokens": 50,
+        "output_tokens": 1_000,
+        "total_tokens": 1_050,
+        "input_tokens_details": split,
+        **details,
+    }
+    found = read_usage(raw)
+    assert (dict(found.buckets), found.flags) == ({"input_uncached": 10, "input_image": 40, "output_image": 1_000}, ())
+    cost = PriceBook().price(found, provider="openai", model=model, requested=None, at=NOW)
+    assert (cost.status, cost.usd) == ("priced", Decimal(usd))
+    # details of another kind, as Responses gives them, say nothing of images
+    text = read_usage({**raw, "input_tokens_details": {"cached_tokens": 0}})
+    assert dict(text.buckets) == {"input_uncached": 50, "output_text": 1_000}
+
+
 def test_an_image_drawn_behind_openais_format_is_no_text():
     details = {"reasoning_tokens": 5, "image_tokens": 1_290}
     raw = {"prompt_tokens": 10, "completion_tokens": 1_300, "total_tokens": 1_310, "completion_tokens_details": details}

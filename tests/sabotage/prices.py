@@ -356,4 +356,10 @@ PRICES = (
         OWN + "test_a_long_requests_price_that_would_bill_nonsense_is_refused",
         (("pricing/own.py", "or price.above or price.at_least or price.per", "or price.per"),),
     ),
+    Sabotage(
+        "drawn-as-text",
+        "what the images API draws without details is billed as text, at a third of its price",
+        UNITS + "test_all_that_the_images_api_makes_without_details_is_an_image",
+        (("usage/openai.py", "    if not details and _of_images_api(source):\n", "    if False:\n"),),
+    ),
 )
