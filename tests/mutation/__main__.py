@@ -65,9 +65,14 @@ TESTS = {
         "booking": ("tests/laws/test_booking.py",),
         "admission": ("tests/laws/test_admission.py", *METER),
         "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
+        "ledger/adjusting": ("tests/flow/test_reprice.py", "tests/laws/test_ledger_machine.py"),
         "ledger/owner": ("tests/contract/test_owner.py", "tests/contract/test_ledger.py"),
         "ledger/verify": LEDGER,
         "ledger/sqlite": LEDGER,
+        "reprice": ("tests/flow/test_reprice.py", "tests/docs/test_books_cli.py"),
+        "standing": ("tests/flow/test_reprice.py", "tests/laws/test_ledger_machine.py"),
+        "exports": ("tests/docs/test_books_cli.py",),
+        "sizes": ("tests/laws/test_sizes.py",),
         "learned": ("tests/contract/test_learned.py", "tests/contract/test_meter.py"),
         "watch": METER,
         "meter": METER,
@@ -89,6 +94,10 @@ COPIED = (
     "tests/support",
     "tests/laws",
     "tests/contract",
+    "tests/flow/conftest.py",
+    "tests/flow/kit.py",
+    "tests/flow/test_reprice.py",
+    "tests/docs/test_books_cli.py",
 )
 CONFIG = """
 [tool.mutmut]
