@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from ai_budget_callbacks.sizes import Measure
+from datetime import date
+
+import pytest
+
+from ai_budget_callbacks.sizes import Measure, json_size, shown_size, text_bytes
 
 
 def two(text: str) -> int | None:
@@ -38,3 +42,45 @@ def test_without_a_tokenizer_there_are_no_tokens():
     measure = Measure()
     measure.text("hello")
     assert (measure.bytes, measure.tokens, measure.images, measure.parts, measure.cached) == (5, None, 0, 0, False)
+
+
+def test_without_a_tokenizer_json_brings_no_tokens_either():
+    measure = Measure()
+    measure.json({"a": 1})
+    assert (measure.bytes, measure.tokens) == (8, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ({"a": "é"}, 11),  # {"a": "é"}: two bytes for one letter, and no \u00e9
+        ("\ud800", 5),  # half a character, which some tools let through: three bytes and the quotes
+        ({"at": date(2026, 11, 25)}, 20),  # what JSON lacks, as its text
+    ],
+)
+def test_json_has_the_size_that_goes_over_the_wire(value, size):
+    assert json_size(value) == size
+
+
+def test_a_text_is_as_long_as_its_longest_form():
+    assert text_bytes("abc") == 3
+    assert text_bytes("é") == 2
+    assert text_bytes("\ufdfa") == 33, "a ligature of 3 bytes that a tokenizer may take apart"
+    assert text_bytes("\ud800") == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("héllo", 6),
+        ("\ud800", 3),
+        (["ab", {"type": "text", "text": "cde"}], 5),
+        ([["a"], "b"], 2),
+        ({"text": ["ab"]}, 16),  # no text of its own: {"text": ["ab"]}
+        ({"n": 1}, 8),
+        (7, 1),
+        ([], 0),
+    ],
+)
+def test_visible_output_is_text_as_it_is_and_the_rest_as_json(value, size):
+    assert shown_size(value) == size
