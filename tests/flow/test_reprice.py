@@ -284,6 +284,35 @@ def test_a_cut_answer_keeps_its_hold(meter, ledger):
     assert m.ledger.verify() == []
 
 
+def test_a_cut_answer_that_was_booked_as_seen_follows_its_price(meter, ledger):
+    """Held: 0.0000864. Seen: 1000 x 0.15 + 100 x 0.60 = 0.00021; the hold was made from the old price and bounds nothing."""
+    m = meter(BUDGETS)
+    m.settle(m.reserve(made()), Outcome(kind="cut", usage=openai.read(MINI), output_bytes=4))
+    assert spent(ledger)["usd"] == 210_000_000
+    for prices, known, booked in (
+        (Price(input="0.075", output="0.30"), "0.000105", 105_000_000),
+        (Price(input="0.015", output="0.060"), "0.000021", 21_000_000),
+        (Price(input="0.15", output="0.60"), "0.00021", 210_000_000),
+    ):
+        post(ledger, PriceBook({"gpt-4o-mini": prices}))
+        assert (spent(ledger)["usd"], read_back(ledger).cost_usd) == (booked, Decimal(known))
+        assert summarise(m.entries()).totals.booked_usd == Decimal(booked) / 10**12
+    assert (audit(ledger), m.ledger.verify()) == ([], [])
+
+
+@pytest.mark.parametrize("budgets", [BUDGETS, BUDGETS[1:]], ids=["usd", "no usd"])
+def test_what_a_cut_answer_was_booked_at_for_want_of_a_hold_stays(meter, ledger, budgets):
+    """Seen: 10 x 0.15 + 1 x 0.60; without holds it is booked at its estimate of 176 x 0.15 + 100 x 0.60 a million."""
+    m = meter(budgets, reserve="none")
+    seen = openai.read({"prompt_tokens": 10, "completion_tokens": 1})
+    m.settle(m.reserve(made()), Outcome(kind="cut", usage=seen, output_bytes=4))
+    post(ledger, DEARER)
+    books = read_back(ledger)
+    assert (books.cost_usd, books.booked_usd) == (Decimal("0.0000042"), Decimal("0.0000864"))
+    assert spent(ledger).get("usd", 86_400_000) == 86_400_000
+    assert (audit(ledger), m.ledger.verify()) == ([], [])
+
+
 def test_a_cut_answer_that_had_no_price_is_an_estimate_when_it_gets_one(meter, ledger):
     m = meter(BUDGETS, on_unpriced="0.05")
     seen = openai.read({"prompt_tokens": 10, "completion_tokens": 1})

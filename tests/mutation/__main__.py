@@ -65,7 +65,7 @@ TESTS = {
         "booking": ("tests/laws/test_booking.py",),
         "admission": ("tests/laws/test_admission.py", *METER),
         "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
-        "ledger/adjusting": ("tests/flow/test_reprice.py", "tests/laws/test_ledger_machine.py"),
+        "ledger/adjusting": ("tests/flow/test_reprice.py", *LEDGER),
         "ledger/owner": ("tests/contract/test_owner.py", "tests/contract/test_ledger.py"),
         "ledger/verify": LEDGER,
         "ledger/sqlite": LEDGER,
