@@ -98,11 +98,14 @@ COPIED = (
     "tests/flow/kit.py",
     "tests/flow/test_reprice.py",
     "tests/docs/test_books_cli.py",
+    "docs/reference.md",
+    "docs/how-to/corrections.md",
 )
 CONFIG = """
 [tool.mutmut]
 source_paths = ["ai_budget_callbacks"]
 only_mutate = [{module}]
+also_copy = ["docs"]
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = [
   "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:recording",
