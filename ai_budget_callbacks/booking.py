@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.ledger import Posting
 from ai_budget_callbacks.money import INT64_MAX
-from ai_budget_callbacks.pricing.card import Cost, Source, price_usage
+from ai_budget_callbacks.pricing.card import Cost, Source
 from ai_budget_callbacks.pricing.estimate import Learned, expected_input, reasons_out_of_sight
 from ai_budget_callbacks.usage import Usage, openai
 from ai_budget_callbacks.usage._counts import mapping
@@ -112,7 +112,7 @@ def book_outcome(
     elif outcome.kind == "unknown":
         return _unknown(draft, admission, policy)
     else:
-        posting = _counted(draft, outcome, admission, book, policy)
+        posting = _counted(draft, outcome, book, policy)
     return _bounded(posting, admission, policy) if outcome.kind == "cut" else posting
 
 
@@ -135,14 +135,7 @@ def _complete(usage: Usage, outcome: Outcome, call: Call) -> tuple[Usage, bool]:
 def _measured(
     draft: Posting, usage: Usage, outcome: Outcome, book: PriceBook, policy: Policy, *, counted: bool
 ) -> Posting:
-    call = draft.call
-    cost = book.price(
-        usage,
-        provider=call.provider,
-        model=outcome.response_model or call.model,
-        requested=call.model,
-        at=call.started_at,
-    )
+    cost = _price(usage, draft.call, outcome, book)
     if max(cost.pico or 0, cost.part_pico) > INT64_MAX:
         cost = Cost(status="unpriced", pico=None, reason="the cost is beyond what a ledger can hold: damaged usage")
     if cost.status in {"priced", "reported"} and not cost.pico:
@@ -156,14 +149,22 @@ def _measured(
         booked_pico=cost.pico,
         booked_tokens=usage.total_tokens,
     )
+    part = counted or outcome.kind == "cut"  # usage seen before a cut is a lower bound
     if cost.status == "unpriced":
-        if outcome.kind == "cut":  # a price that is found later prices a lower bound
-            posting = replace(posting, usage=replace(usage, flags=(*usage.flags, "seen_in_part")))
-        return replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)
-    if cost.status != "free" and (counted or outcome.kind == "cut"):  # usage seen before a cut is a lower bound
+        posting = replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)
+        return _held(posting) if part else posting
+    if cost.status != "free" and part:
         reason = posting.reason or "the provider reported part of the usage"
-        return replace(posting, status="estimated", reason=reason, keep_hold=True)
+        return _held(replace(posting, status="estimated", reason=reason))
     return posting
+
+
+def _held(posting: Posting) -> Posting:
+    """What was seen bounds nothing, so the hold stays booked; the usage says so to whoever prices it later."""
+    usage = posting.usage
+    if usage is not None:
+        usage = replace(usage, flags=(*usage.flags, "hold_kept"))
+    return replace(posting, usage=usage, keep_hold=True)
 
 
 def _unknown(draft: Posting, admission: Admission, policy: Policy) -> Posting:
@@ -177,7 +178,7 @@ def _unknown(draft: Posting, admission: Admission, policy: Policy) -> Posting:
     )
 
 
-def _counted(draft: Posting, outcome: Outcome, admission: Admission, book: PriceBook, policy: Policy) -> Posting:
+def _counted(draft: Posting, outcome: Outcome, book: PriceBook, policy: Policy) -> Posting:
     """No usage came: count what is visible, say so, and keep the hold where the visible part bounds nothing."""
     counts = {
         "input_uncached": expected_input(draft.call, Learned()),
@@ -189,15 +190,24 @@ def _counted(draft: Posting, outcome: Outcome, admission: Admission, book: Price
     unseen = hidden or not outcome.output_bytes
     keep = outcome.kind == "cut" or unseen or policy.reserve == "worst_case"
     reason = outcome.reason or "the provider reported no usage"
-    posting = replace(draft, usage=usage, reason=reason, booked_tokens=usage.total_tokens, keep_hold=keep)
-    if admission.card is None:
-        return replace(posting, status="unpriced", booked_pico=_allowed(policy), keep_hold=True)
-    cost = price_usage(usage, admission.card)
+    posting = replace(draft, usage=usage, reason=reason, booked_tokens=usage.total_tokens)
+    cost = _price(usage, draft.call, outcome, book)
     if cost.status == "free":
         return replace(posting, status="free", cost=cost, booked_pico=0)
+    posting = _held(posting) if keep else posting
     if not cost.pico:
         return replace(posting, status="unpriced", booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)
     return replace(posting, status="estimated", cost=cost, booked_pico=cost.pico)
+
+
+def _price(usage: Usage, call: Call, outcome: Outcome, book: PriceBook) -> Cost:
+    return book.price(
+        usage,
+        provider=call.provider,
+        model=outcome.response_model or call.model,
+        requested=call.model,
+        at=call.started_at,
+    )
 
 
 def _allowed(policy: Policy, part: int | None = None) -> int | None:

@@ -1,7 +1,7 @@
 """The past under today's readers and prices: what should have been booked, and one adjustment for each difference.
 
 Corrected are calls whose usage is on the books. Left as they are, and named where a user may wonder:
-- `free` calls, charges, and calls whose outcome was never seen;
+- calls that were booked as free, charges, and calls whose outcome was never seen;
 - what the provider stated itself, unless its statement is read otherwise today;
 - what a price, a factor or a `SameAs` of the user's own priced, unless the book has one of the user's own for it;
 - what has no price today: what was known stays known.
@@ -22,16 +22,16 @@ from ai_budget_callbacks.usage import UNIT_BUCKETS, Terms, Usage
 from ai_budget_callbacks.usage.wire import read_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from ai_budget_callbacks.ledger import Entry, Ledger, Settled
-    from ai_budget_callbacks.pricing import Cost, PriceBook
+    from ai_budget_callbacks.pricing import Cost, PriceBook, Source
 
 __all__ = ["Finding", "apply", "difference_row", "read_again", "reprice"]
 
 _COUNTED = frozenset({"partly_counted", "caches_unseen"})  # what we counted is in the buckets, not in the raw usage
-_BESIDE = frozenset({"searches_counted", "seen_in_part"})  # what was odd beside the object, whoever reads it
+_BESIDE = frozenset({"searches_counted", "hold_kept"})  # what was odd beside the object, whoever reads it
 _LABELS = ("service_tier", "speed")
 
 
@@ -100,20 +100,19 @@ def difference_row(finding: Finding) -> dict[str, Any]:
 
 def _correction(finding: Finding, at: datetime) -> Correction:
     call = finding.call
-    whole = call.status != "unpriced" and (call.booked_pico or 0) <= (call.cost_pico or 0)
     return Correction(
         status=finding.status,
         cost=finding.cost,
         at=at,
         reason=f"repriced: {finding.why}",
         usage=None if finding.usage == call.usage else finding.usage,
-        keep_hold=finding.status == "estimated" and not whole,
+        keep_hold=finding.status == "estimated" and not call.seen_whole,
     )
 
 
 def _look(call: Standing, book: PriceBook) -> Finding | None:
     stored = call.usage
-    if stored is None or call.status in {"free", "unknown"}:
+    if stored is None or call.status == "unknown" or call.entry.status == "free":
         return None
     terms = _terms(call, stored)
     if terms is None:
@@ -128,7 +127,7 @@ def _look(call: Standing, book: PriceBook) -> Finding | None:
     if reason is not None:
         return Finding(call=call, usage=usage, cost=cost, status=call.status, why=reason, left=True)
     status = cost.status
-    ours = call.status == "estimated" or (call.status == "unpriced" and call.counted_by_us)
+    ours = call.status == "estimated" or (call.status in {"unpriced", "free"} and call.counted_by_us)
     if ours and status != "free":
         status = "estimated"
     why = _why(call, stored, usage, cost, status, book)
@@ -160,11 +159,10 @@ def read_again(usage: Usage) -> Usage:
 
 def _price(call: Standing, usage: Usage, book: PriceBook) -> Cost:
     entry = call.entry
-    answered = next((item.response_model for item in (call.last, entry) if item.response_model), None)
     return book.price(
         usage,
         provider=entry.provider,
-        model=answered or entry.requested_model,
+        model=call.response_model or entry.requested_model,
         requested=entry.requested_model,
         at=entry.started_at,
     )
@@ -190,19 +188,33 @@ def _source(call: Standing) -> Any:
 
 
 def _reason_to_leave(call: Standing, cost: Cost) -> str | None:
-    kind = None if cost.source is None else cost.source.kind
     if call.status == "reported" and cost.status != "reported":
         return "the provider stated its cost"
-    if (_source(call) or {}).get("kind") == "user" and kind != "user":
-        return "a price of your own, which is not given here"
-    booked = _source(call) or {}
-    if any(booked.get(name) and not getattr(cost.source, name, None) for name in ("declared", "factors")):
-        return "a factor or a SameAs of your own, which is not given here"  # or a discount would be booked back
+    if not_given := _not_given(_source(call) or {}, cost.source):
+        return not_given
     if cost.pico is None:
         return f"no price: {cost.reason}"
     if cost.status != "free" and not 0 < cost.pico <= INT64_MAX:
         return "no price: the list puts it at an impossible amount"
     return None
+
+
+def _not_given(booked: Mapping[str, Any], source: Source | None) -> str | None:
+    """What of the user's own a call was booked by and the book does not have, or a discount would be booked back."""
+    if source is not None and source.kind == "user":
+        return None
+    declared, factors = ("", ()) if source is None else (source.declared, source.factors)
+    if booked.get("kind") == "user" and not declared:
+        return "a price of your own, which is not given here"
+    if booked.get("declared") and not declared:
+        return "a SameAs of your own, which is not given here"
+    if _of_provider(booked.get("factors") or ()) and not _of_provider(factors):
+        return "a factor of your own, which is not given here"
+    return None
+
+
+def _of_provider(factors: Iterable[str]) -> bool:
+    return any(" by factors[" in text for text in factors)  # that of a SameAs goes with the SameAs
 
 
 def _why(call: Standing, stored: Usage, usage: Usage, cost: Cost, status: str, book: PriceBook) -> str:

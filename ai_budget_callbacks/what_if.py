@@ -40,13 +40,9 @@ class Swap:
     other_provider: str | None
     other_model: str
 
-    def takes(self, entry: Entry) -> bool:
-        """Whether a call is one of the model's: as it was priced, requested or named in the answer."""
-        if self.provider is not None and entry.provider != self.provider:
-            return False
-        return self.model.lower() in {
-            name.lower() for name in (entry.model, entry.requested_model, entry.response_model) if name
-        }
+    def takes(self, call: Standing) -> bool:
+        """Whether a call is one of the model's."""
+        return (self.provider is None or call.entry.provider == self.provider) and call.is_of(self.model)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +104,7 @@ def compare(
     """
     found: dict[tuple[Swap, tuple[str, ...]], Compared] = {}
     for call in standing(entries):
-        swap = next((item for item in swaps if item.takes(call.entry)), None)
+        swap = next((item for item in swaps if item.takes(call)), None)
         if swap is not None and call.entry.kind == "call" and call.status != "free":
             group = tuple(column_value(call.entry, name) for name in by)
             _add(found.setdefault((swap, group), Compared()), call, swap, book)

@@ -73,33 +73,63 @@ def insert(
     return Entry(id=cursor.lastrowid, **fields)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sums:
+    """Rows of one entry and its adjustments, added up.
+
+    Attributes:
+        cost_pico: The known cost, or None.
+        booked_pico, booked_tokens: What is booked.
+        tokens: Input and output tokens.
+        amounts: What each balance counts.
+    """
+
+    cost_pico: int | None
+    booked_pico: int
+    booked_tokens: int
+    tokens: tuple[int, int]
+    amounts: dict[int, int]
+
+
+def _sums(rows: Sequence[Mapping[str, Any]]) -> _Sums:
+    def of(column: str) -> int:
+        return sum(row[column] or 0 for row in rows)
+
+    costs = [row["cost_pico"] for row in rows if row["cost_pico"] is not None]
+    amounts: dict[int, int] = {}
+    for row in rows:
+        for balance, amount in orjson.loads(row["amounts"]).items():
+            amounts[int(balance)] = amounts.get(int(balance), 0) + amount
+    return _Sums(
+        cost_pico=sum(costs) if costs else None,
+        booked_pico=of("booked_pico"),
+        booked_tokens=of("booked_tokens"),
+        tokens=(of("input_tokens"), of("output_tokens")),
+        amounts=amounts,
+    )
+
+
 class _Books:
     """What the books say of one entry: itself and its adjustments, added up.
 
     Attributes:
         rows: The entry's row and those of its adjustments, in the order they were posted.
-        cost_pico: Its known cost, or None.
-        booked_pico, booked_tokens: What is booked.
-        tokens: Input and output tokens.
-        amounts: What each of its balances counts.
+        now: All of them.
+        first: Those up to the one that first had a cost: what was booked beyond it then had a reason.
         held: What its hold was, by balance.
     """
 
     def __init__(self, conn: Any, entry_id: int) -> None:
         self._conn = conn
         self.rows = mappings(conn.execute(sql.HISTORY, (entry_id,)))
-        costs = [row["cost_pico"] for row in self.rows if row["cost_pico"] is not None]
-        self.cost_pico = sum(costs) if costs else None
-        self.booked_pico, self.booked_tokens = self._sum("booked_pico"), self._sum("booked_tokens")
-        self.tokens = self._sum("input_tokens"), self._sum("output_tokens")
-        self.amounts: dict[int, int] = {}
-        for row in self.rows:
-            for balance, amount in orjson.loads(row["amounts"]).items():
-                self.amounts[int(balance)] = self.amounts.get(int(balance), 0) + amount
+        self.now = _sums(self.rows)
+        priced = next((number for number, row in enumerate(self.rows, 1) if row["cost_pico"] is not None), None)
+        self.first = _sums(self.rows[:priced])
         self.held = {int(k): v for k, v in orjson.loads(self.rows[0]["held"]).items()} if self.rows else {}
 
-    def _sum(self, column: str) -> int:
-        return sum(row[column] or 0 for row in self.rows)
+    def said(self, column: str) -> Any:
+        """The last word in a column, or None."""
+        return next((row[column] for row in reversed(self.rows) if row[column] is not None), None)
 
     def state(self, balance: int) -> tuple[str, int]:
         """Unit of a balance, and what is spent on it by all entries."""
@@ -109,21 +139,16 @@ class _Books:
     def added(self, usage: Usage | None) -> tuple[int, int] | None:
         """Tokens to be added so that the books say what a usage says; None where that is all of it."""
         if usage is None:
-            return None if self.tokens == (0, 0) else (0, 0)
-        return (
-            None
-            if self.tokens == (0, 0)
-            else (
-                usage.input_tokens - self.tokens[0],
-                usage.output_tokens - self.tokens[1],
-            )
-        )
+            return None if self.now.tokens == (0, 0) else (0, 0)
+        if self.now.tokens == (0, 0):
+            return None
+        return usage.input_tokens - self.now.tokens[0], usage.output_tokens - self.now.tokens[1]
 
     def post(self, fields: dict[str, Any], truth: Mapping[int, int], *, key: str, **kept: Any) -> Settled:
         """Write an adjustment and move each balance to what it should count of this entry."""
         moved: dict[int, tuple[int, int]] = {}
         for balance, amount in truth.items():
-            added = amount - self.amounts[balance]
+            added = amount - self.now.amounts[balance]
             self._conn.execute(sql.ADJUST, {"id": balance, "added": added})
             moved[balance] = (added, self.state(balance)[1])
         root = self.rows[0]["id"]
@@ -152,7 +177,7 @@ def late(conn: Any, posting: Posting, entry_id: int) -> Settled:
         return books.unchanged(known)
     truth: dict[int, int] = {}
     usd: list[int] = []
-    for balance in books.amounts:
+    for balance in books.now.amounts:
         unit, _ = books.state(balance)
         truth[balance] = booked(posting, unit, books.held.get(balance, 0))
         if unit == "usd":
@@ -160,13 +185,14 @@ def late(conn: Any, posting: Posting, entry_id: int) -> Settled:
     fields = entry_fields(
         posting,
         kind="adjustment",
-        booked_pico=(booked_pico(posting, usd) or 0) - books.booked_pico,
+        booked_pico=(booked_pico(posting, usd) or 0) - books.now.booked_pico,
         adjusts=root["id"],
     )
-    fields["booked_tokens"] -= books.booked_tokens
+    fields["model"] = root["model"]  # the two cancel in every group (docs/decisions/0012)
+    fields["booked_tokens"] -= books.now.booked_tokens
     fields["added_tokens"] = books.added(posting.usage)
     if fields["cost_pico"] is not None:
-        fields["cost_pico"] -= books.cost_pico or 0
+        fields["cost_pico"] -= books.now.cost_pico or 0
     return books.post(fields, truth, key=key, text_bytes=posting.call.request.text_bytes, content=posting.content)
 
 
@@ -179,15 +205,15 @@ def adjust(conn: Any, entry_id: int, correction: Correction) -> Settled:
     if pico is None:
         raise LedgerError(f"Entry {entry_id} was not corrected: a correction must say what the call cost.")
     truth, spent = _truth(books, correction, pico)
-    usage, source = correction.usage, correction.cost.source
-    tokens = books.booked_tokens if usage is None else usage.total_tokens
+    usage, source, now = correction.usage, correction.cost.source, books.now
+    tokens = now.booked_tokens if usage is None else usage.total_tokens
     differences = (
-        pico - (books.cost_pico or 0),
-        spent - books.booked_pico,
-        tokens - books.booked_tokens,
-        *(() if usage is None else (usage.input_tokens - books.tokens[0], usage.output_tokens - books.tokens[1])),
+        pico - (now.cost_pico or 0),
+        spent - now.booked_pico,
+        tokens - now.booked_tokens,
+        *(() if usage is None else (usage.input_tokens - now.tokens[0], usage.output_tokens - now.tokens[1])),
     )
-    if last["status"] == correction.status and truth == books.amounts and not any(differences):
+    if last["status"] == correction.status and truth == now.amounts and not any(differences):
         return books.unchanged(last)
     entry = entry_of(root)
     fields = {item.name: getattr(entry, item.name) for item in dataclasses.fields(entry) if item.name != "id"} | {
@@ -195,6 +221,7 @@ def adjust(conn: Any, entry_id: int, correction: Correction) -> Settled:
         "status": correction.status,
         "reason": correction.reason,
         "at": correction.at,
+        "response_model": books.said("response_model"),
         "usage": usage,
         "terms": None if usage is None else usage.terms,
         "flags": () if usage is None else usage.flags,
@@ -212,21 +239,22 @@ def adjust(conn: Any, entry_id: int, correction: Correction) -> Settled:
 def _truth(books: _Books, correction: Correction, pico: int) -> tuple[dict[int, int], int]:
     """What each balance should count of an entry, and what should be booked for it in USD."""
     tokens = None if correction.usage is None else correction.usage.total_tokens
-    wanted = {"usd": (pico, books.cost_pico), "tokens": (tokens, books.booked_tokens), "calls": (None, None)}
+    first = books.first
+    wanted = {"usd": (pico, first.cost_pico), "tokens": (tokens, first.booked_tokens), "calls": (None, None)}
     truth: dict[int, int] = {}
     usd: list[int] = []
-    for balance, before in books.amounts.items():
+    for balance, before in books.now.amounts.items():
         unit, _ = books.state(balance)
         amount, own = wanted[unit]
         if amount is None:
             truth[balance] = before
             continue
-        least = max(books.held.get(balance, 0), _beyond(before, own)) if correction.keep_hold else 0
-        truth[balance] = max(amount, least)
+        kept = max(books.held.get(balance, 0), _beyond(first.amounts.get(balance, 0), own))
+        truth[balance] = max(amount, kept if correction.keep_hold else 0)
         if unit == "usd":
             usd.append(truth[balance])
     if not usd and correction.keep_hold:
-        usd.append(_beyond(books.booked_pico, books.cost_pico))
+        usd.append(_beyond(first.booked_pico, first.cost_pico))
     return truth, max(pico, *usd) if usd else pico
 
 

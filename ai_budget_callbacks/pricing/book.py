@@ -70,14 +70,23 @@ class PriceBook:
         self._own: dict[str, RateCard | _Alias] = {}
         self._own_of: dict[tuple[str, str], RateCard | _Alias] = {}
         self._fees: dict[tuple[str, str], RateCard] = {}
-        self._factors = dict(_factor(name, value) for name, value in (factors or {}).items())
+        self._factors: dict[str, tuple[Decimal, str]] = {}
+        for name, factor in (factors or {}).items():
+            self._multiply(name, factor)
         self._cards: dict[tuple[str, str, Terms, int], RateCard | Unpriced] = {}
         self._doubted: set[tuple[str, str]] = set()
+        self._deployments: dict[tuple[str, str], bool] = {}
         for name, value in (prices or {}).items():
             self._declare(name, value)
         for alias in self._own.values():
             if isinstance(alias, _Alias):
                 self._check(alias)
+
+    def _multiply(self, name: str, value: object) -> None:
+        known, factor = _factor(name, value)
+        if known in self._factors:
+            raise ConfigError(f"{factor[1]} and {self._factors[known][1]} are one provider's: give it one factor.")
+        self._factors[known] = factor
 
     def _declare(self, name: str, value: Price | SameAs | str) -> None:
         where = f"{self.where}[{name!r}]"
@@ -85,10 +94,17 @@ class PriceBook:
         if slash and provider in FEES:
             self._fees[provider, model] = fee_card(where, model, value)
             return
+        if name.lower() in self._own:
+            raise ConfigError(
+                f"{where}: that name has a price already, in other letters; case does not matter."
+            )
         self._own[name.lower()] = _alias(where, value) if isinstance(value, SameAs) else own_card(where, name, value)
-        if slash:  # "openai/my-model" may be a model's whole name, or a model of one provider
+        if (
+            slash
+        ):  # "openai/my-model" may be a model's whole name, or a model of one provider, in a client's word for it
             own = _alias(where, value) if isinstance(value, SameAs) else own_card(where, model, value)
-            self._own_of[provider.lower(), model.lower()] = own
+            known = catalogue().provider_for_name(provider) or provider
+            self._own_of[known.lower(), model.lower()] = own
 
     def _check(self, alias: _Alias) -> None:
         """A misspelt model is an error now, not an unpriced call later."""
@@ -170,7 +186,8 @@ class PriceBook:
         card = own or self._listed(alias.provider, alias.model, terms, at, said=True)
         if isinstance(card, Unpriced):
             return Unpriced(reason=f"{alias.where} is said to be a model without a price: {card.reason}")
-        card = times(card, alias.factor, alias.where)
+        if alias.factor != 1:
+            card = times(card, alias.factor, alias.where)
         rule = card.source.rule if own is not None else "declared"
         return replace(card, source=replace(card.source, declared=alias.where, rule=rule))
 
@@ -271,9 +288,9 @@ class PriceBook:
             A `Cost` with a status; never 0 unless declared free.
         """
         name, own = model, self.fee(provider, model) or self._declared(provider, model)
-        asked = None if requested is None else self._declared(provider, requested)
-        if requested is not None and (own is None or isinstance(asked, _Alias)):
-            name, own = requested, asked  # a deployment is billed as it was held, whatever name is in the answer
+        if requested is not None and (own is None or (requested != model and self._is_deployment(provider, requested))):
+            # a deployment is billed as it was held, whatever name is in the answer
+            name, own = requested, self._declared(provider, requested)
         if own is None and (stated := reported_cost(provider, usage.raw, requested=requested)):
             return stated
         if isinstance(own, RateCard):
@@ -290,6 +307,17 @@ class PriceBook:
         ]
         return with_others(cost, parts)
 
+    def _is_deployment(self, provider: str, requested: str) -> bool:
+        """Whether a name with a price of one's own is no model's: answers name the model behind it."""
+        own = self._declared(provider, requested)
+        if own is None or isinstance(own, _Alias):
+            return own is not None
+        key = (provider, requested)
+        if key not in self._deployments:
+            found = _listed(provider, requested, Terms(), datetime.now(UTC))
+            self._deployments[key] = isinstance(found, Unpriced)
+        return self._deployments[key]
+
     def _card_inside(
         self, other: Other, provider: str, own: RateCard | _Alias | None, terms: Terms, at: datetime
     ) -> RateCard | Unpriced:
@@ -297,7 +325,7 @@ class PriceBook:
         if not isinstance(own, _Alias):
             return self.card(provider, other.model, terms, at)
         card = self.card(own.provider, other.model, terms, at)
-        return card if isinstance(card, Unpriced) else times(card, own.factor, own.where)
+        return card if isinstance(card, Unpriced) or own.factor == 1 else times(card, own.factor, own.where)
 
     @staticmethod
     def _cost(usage: Usage, card: RateCard | Unpriced) -> Cost:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.pricing.book import PriceBook
+from ai_budget_callbacks.pricing.catalogue import catalogue
 from ai_budget_callbacks.pricing.currency import Currency
 from ai_budget_callbacks.pricing.own import Price, SameAs, exact_factor
 from ai_budget_callbacks.settings import Settings
@@ -53,9 +54,16 @@ def price_book(prices: Prices | None = None, factors: Factors | None = None) -> 
     path = Path(named)
     read = _read(path, by_environment=prices is None)
     try:
-        return PriceBook(read.prices, factors={**read.factors, **(factors or {})}, currency=read.shown, where=path.name)
+        return PriceBook(read.prices, factors=_over(read.factors, factors or {}), currency=read.shown, where=path.name)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}") from None
+
+
+def _over(ours: Factors, argument: Factors) -> Factors:
+    """The file's factors but for the providers that the argument has one for, in whatever word."""
+    id_of = catalogue().provider_for_name
+    given = {id_of(name) for name in argument}
+    return {**{name: value for name, value in ours.items() if id_of(name) not in given}, **argument}
 
 
 def _price(table: Any) -> Price | SameAs | str:

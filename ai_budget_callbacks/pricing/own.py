@@ -222,10 +222,12 @@ def times(card: RateCard, factor: Decimal, where: str) -> RateCard:
         factor: From `exact_factor`.
         where: Where the factor stands, for the provenance.
     """
-    if card.free or factor == 1:
+    if card.free:
         return card
-    rates = {name: rate if name in _BY_USE else rate.scaled(factor) for name, rate in card.rates.items()}
     source = replace(card.source, factors=(*card.source.factors, f"{factor:f} by {where}"))
+    if factor == 1:
+        return replace(card, source=source)
+    rates = {name: rate if name in _BY_USE else rate.scaled(factor) for name, rate in card.rates.items()}
     listed = card.rates if card.listed is None else card.listed
     return replace(card, rates=MappingProxyType(rates), source=source, listed=listed)
 

@@ -105,7 +105,8 @@ class Usage:
             Odd: `"inconsistent"` (the totals do not add up; the larger reading was taken), `"invalid_count"`,
             `"input_absent"`, `"compaction"` (its tokens are counted in), `"other_model"` (billed usage of another
             model that has no price here), `"unknown_unit"` (billed in a unit that has no bucket),
-            `"partly_counted"` (one half was counted by us).
+            `"partly_counted"` (one half was counted by us), `"hold_kept"` (what was seen of the answer bounds nothing,
+            so at least its hold stays booked).
             Lost: `"lifetimes_unseen"` (cache writes priced as 5-minute ones), `"searches_counted"` (web searches
             counted in the content, not as billed), `"compaction_unseen"` (its tokens are missing: a lower bound),
             `"caches_unseen"` (a stream's cache reads and writes were dropped: its whole input was counted by us),

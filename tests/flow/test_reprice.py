@@ -243,13 +243,60 @@ def test_a_discount_and_a_deployment_are_not_booked_back_to_the_list(meter, ledg
     spend(m)
     spend(m, answered(response_model="gpt-4o-mini-2024-07-18"), call_id="b", model="chat-eu", provider="azure")
     assert [(found.left, found.why) for found in look(ledger)] == [
-        (True, "a factor or a SameAs of your own, which is not given here")
-    ] * 2
+        (True, "a factor of your own, which is not given here"),
+        (True, "a SameAs of your own, which is not given here"),
+    ]
     assert post(ledger) == []
     assert look(ledger, PriceBook(prices, factors=factors)) == []
     # another agreement: 0.00021 x 0.85 = 0.0001785 becomes 0.00021 x 0.80; x 1.1 for the deployment
     found = look(ledger, PriceBook(prices, factors={"openai": "0.80"}))
     assert [(row[0], row[1]) for row in table(found)] == [("0.0001785", "0.000168"), ("0.00019635", "0.0001848")]
+
+
+@pytest.mark.parametrize(
+    ("booked", "today", "cost"),
+    # 1000 x 0.15 + 100 x 0.60 at the list: 0.00021
+    [
+        ({"factors": {"openai": "0.85"}}, {"factors": {"openai": "1"}}, "0.00021"),  # the discount has ended
+        ({"factors": {"openai": "0.85"}}, {"prices": {"gpt-4o-mini": Price(input="0.10", output="0.40")}}, "0.00014"),
+        ({"factors": {"openai": "0.85"}}, {"prices": {"gpt-4o-mini": SameAs("openai/gpt-4o-mini")}}, None),
+        ({"prices": {"gpt-4o-mini": Price(input="1", output="1")}}, {"factors": {"openai": "0.5"}}, None),
+        (
+            {"prices": {"gpt-4o-mini": Price(input="1", output="1")}},
+            {"prices": {"gpt-4o-mini": SameAs("openai/gpt-4o-mini", factor="2")}},
+            "0.00042",
+        ),
+        (
+            {"prices": {"gpt-4o-mini": SameAs("openai/gpt-4o-mini", factor="2")}},
+            {"prices": {"gpt-4o-mini": SameAs("openai/gpt-4o-mini")}},
+            "0.00021",
+        ),
+        (
+            {"prices": {"gpt-4o-mini": SameAs("openai/gpt-4o-mini", factor="2")}},
+            {"prices": {"gpt-4o-mini": Price(input="1", output="1")}},
+            "0.0011",
+        ),
+    ],
+)
+def test_one_price_of_ones_own_gives_way_to_another_that_is_given(meter, ledger, booked, today, cost):
+    spend(meter(BUDGETS, **booked))
+    before = read_back(ledger).cost_usd
+    post(ledger, PriceBook(today.get("prices"), factors=today.get("factors")))
+    assert read_back(ledger).cost_usd == (before if cost is None else Decimal(cost))
+
+
+def test_a_model_that_was_said_to_be_free_may_get_a_price_again(meter, ledger):
+    m = meter(BUDGETS)
+    spend(m)
+    free = PriceBook({"gpt-4o-mini": "free"})
+    post(ledger, free)
+    assert (spent(ledger)["usd"], look(ledger, free)) == (0, [])
+    assert [(found.left, found.why) for found in look(ledger)] == [
+        (True, "a price of your own, which is not given here")
+    ]
+    post(ledger, PriceBook({"gpt-4o-mini": Price(input="0.15", output="0.60")}))
+    assert (spent(ledger)["usd"], read_back(ledger).cost_usd) == (210_000_000, Decimal("0.00021"))
+    assert (audit(ledger), m.ledger.verify()) == ([], [])
 
 
 def test_a_stated_cost_is_not_replaced_by_a_price_of_ones_own(meter, ledger):
@@ -284,14 +331,14 @@ def test_a_cut_answer_keeps_its_hold(meter, ledger):
     assert m.ledger.verify() == []
 
 
-def test_a_cut_answer_that_was_booked_as_seen_follows_its_price(meter, ledger):
-    """Held: 0.0000864. Seen: 1000 x 0.15 + 100 x 0.60 = 0.00021; the hold was made from the old price and bounds nothing."""
+def test_a_cut_answer_that_was_more_than_its_hold_follows_its_price_down_to_the_hold(meter, ledger):
+    """Held: 0.0000864. Seen: 1000 x 0.15 + 100 x 0.60 = 0.00021; at half the price 0.000105, at a tenth 0.000021."""
     m = meter(BUDGETS)
     m.settle(m.reserve(made()), Outcome(kind="cut", usage=openai.read(MINI), output_bytes=4))
     assert spent(ledger)["usd"] == 210_000_000
     for prices, known, booked in (
         (Price(input="0.075", output="0.30"), "0.000105", 105_000_000),
-        (Price(input="0.015", output="0.060"), "0.000021", 21_000_000),
+        (Price(input="0.015", output="0.060"), "0.000021", 86_400_000),
         (Price(input="0.15", output="0.60"), "0.00021", 210_000_000),
     ):
         post(ledger, PriceBook({"gpt-4o-mini": prices}))
@@ -311,6 +358,56 @@ def test_what_a_cut_answer_was_booked_at_for_want_of_a_hold_stays(meter, ledger,
     assert (books.cost_usd, books.booked_usd) == (Decimal("0.0000042"), Decimal("0.0000864"))
     assert spent(ledger).get("usd", 86_400_000) == 86_400_000
     assert (audit(ledger), m.ledger.verify()) == ([], [])
+
+
+def test_a_hold_that_was_kept_is_not_given_back_by_a_price_that_goes_up_and_down(meter, ledger):
+    """Held: 0.0000864. Seen: 10 x 0.15 + 1 x 0.60 = 0.0000021, at a hundred times the price 0.00021."""
+    m = meter(BUDGETS)
+    seen = openai.read({"prompt_tokens": 10, "completion_tokens": 1})
+    m.settle(m.reserve(made()), Outcome(kind="cut", usage=seen, output_bytes=4))
+    for prices, booked in (
+        (Price(input="15", output="60"), 210_000_000),
+        (Price(input="0.15", output="0.60"), 86_400_000),
+    ):
+        post(ledger, PriceBook({"gpt-4o-mini": prices}))
+        assert spent(ledger) == {"usd": booked, "tokens": 276, "calls": 1}
+    assert (audit(ledger), m.ledger.verify()) == ([], [])
+
+
+def test_without_holds_it_is_the_estimate_that_stays(meter, ledger):
+    m = meter(BUDGETS, reserve="none")
+    seen = openai.read({"prompt_tokens": 10, "completion_tokens": 1})
+    m.settle(m.reserve(made()), Outcome(kind="cut", usage=seen, output_bytes=4))
+    for prices, booked in (
+        (Price(input="15", output="60"), 210_000_000),
+        (Price(input="0.15", output="0.60"), 86_400_000),
+    ):
+        post(ledger, PriceBook({"gpt-4o-mini": prices}))
+        assert spent(ledger)["usd"] == booked
+
+
+def test_a_better_reader_of_a_cut_answer_gives_no_tokens_back(meter, ledger):
+    """41 tokens were seen, today's reader sees 51; 276 were held."""
+    m = meter(BUDGETS[1:])
+    stale = Usage(
+        buckets={"input_uncached": 40, "output_text": 1},
+        reader="openai/0",
+        raw={"prompt_tokens": 50, "completion_tokens": 1},
+    )
+    m.settle(m.reserve(made()), Outcome(kind="cut", usage=stale, output_bytes=4))
+    assert spent(ledger)["tokens"] == 276
+    post(ledger)
+    assert spent(ledger)["tokens"] == 276
+
+
+def test_a_whole_answer_that_gets_a_price_costs_what_it_costs(meter, ledger):
+    """What was booked for want of a price is given back: 176 x 0.15 + 20 x 0.60 a million were counted."""
+    m = meter(BUDGETS, on_unpriced="0.05")
+    m.settle(m.reserve(made(model="brand-new")), Outcome(kind="answer", output_bytes=50))
+    assert spent(ledger)["usd"] == 50_000_000_000
+    post(ledger, PriceBook({"brand-new": Price(input="0.15", output="0.60")}))
+    assert (spent(ledger)["usd"], read_back(ledger).cost_usd) == (38_400_000, Decimal("0.0000384"))
+    assert summarise(m.entries()).totals.estimated_usd == Decimal("0.0000384")
 
 
 def test_a_cut_answer_that_had_no_price_is_an_estimate_when_it_gets_one(meter, ledger):
@@ -334,6 +431,24 @@ def test_a_late_answer_is_priced_again_too(meter, ledger):
     assert spent(ledger) == {"usd": 420_000_000, "tokens": 1100, "calls": 1}
     assert summarise(m.entries()).totals.unknown_pico == 0
     assert m.ledger.verify() == []
+
+
+def test_a_late_answer_of_another_model_stays_that_models(meter, ledger):
+    """gpt-4o-2024-05-13 costs 5 and 15, and the gpt-4o that was asked for 2.50 and 10; 900 tokens of 1000 were read."""
+    m = meter(BUDGETS)
+    opened = m.reserve(made(model="gpt-4o"))
+    m.settle(opened, Outcome(kind="unknown"))
+    stale = Usage(buckets={"input_uncached": 900, "output_text": 100}, reader="openai/0", raw=MINI)
+    m.settle(opened, answered(reader=stale, response_model="gpt-4o-2024-05-13"))
+    assert table(look(ledger)) == [("0.006", "0.0065", "0.0005", "reader")]
+    for _ in range(2):
+        post(ledger)
+        assert (spent(ledger)["usd"], read_back(ledger).cost_usd) == (6_500_000_000, Decimal("0.0065"))
+    assert look(ledger) == []
+    found = summarise(m.entries()).by("model")
+    assert {name: (totals.calls, totals.cost_usd) for name, totals in found.items()} == {
+        "gpt-4o": (1, Decimal("0.0065"))
+    }
 
 
 def test_claude_is_read_again_by_its_own_reader(meter, ledger):

@@ -193,14 +193,14 @@ def test_output_without_input_has_its_input_counted():
     posting = book(answer(usage(output_text=5)))
     assert booked(posting) == ("estimated", INPUT * M + 10 * M, INPUT + 5, True)
     assert dict(posting.usage.buckets) == {"input_uncached": INPUT, "output_text": 5}
-    assert posting.usage.flags == ("partly_counted",)
+    assert posting.usage.flags == ("partly_counted", "hold_kept")
     assert posting.reason == "the provider reported part of the usage"
 
 
 def test_text_that_was_seen_is_never_no_tokens():
     posting = book(answer(replace(usage(input_uncached=10), flags=("odd",)), output_bytes=51, reason="cut"))
     assert dict(posting.usage.buckets) == {"input_uncached": 10, "output_text": 21}  # 51 bytes at 2.5, rounded up
-    assert posting.usage.flags == ("odd", "partly_counted")
+    assert posting.usage.flags == ("odd", "partly_counted", "hold_kept")
     assert booked(posting) == ("estimated", 10 * M + 42 * M, 31, True)
     assert posting.reason == "cut"
 
@@ -230,7 +230,7 @@ def test_usage_seen_before_a_cut_is_a_lower_bound(reason, kept):
     assert posting.cost.pico == 28 * M
 
 
-@pytest.mark.parametrize(("kind", "flags"), [("cut", ("seen_in_part",)), ("answer", ())])
+@pytest.mark.parametrize(("kind", "flags"), [("cut", ("hold_kept",)), ("answer", ())])
 def test_usage_seen_before_a_cut_says_so_where_it_has_no_price_yet(kind, flags):
     found = usage(input_uncached=30, output_text=7)
     posting = book(answer(found, kind=kind), made("in-only"))
@@ -249,6 +249,12 @@ def test_a_complete_answer_without_usage_is_counted():
     assert posting.reason == "the provider reported no usage"
     assert posting.cost.pico == posting.booked_pico
     assert posting.booked_calls == 1
+
+
+def test_what_is_counted_is_priced_as_the_model_that_answered():
+    """417 x 5 + 160 x 15 a million where gpt-4o-2024-05-13 answered; the gpt-4o that was asked for costs half."""
+    posting = book(answer(output_bytes=400, response_model="gpt-4o-2024-05-13"), made("gpt-4o"))
+    assert booked(posting) == ("estimated", INPUT * 5 * M + 160 * 15 * M, INPUT + 160, False)
 
 
 def test_images_are_counted_where_no_usage_came():

@@ -305,6 +305,61 @@ def test_factors_are_exact(ours, its, buckets):
         assert cost.pico == sum(line.amount_pico for line in cost.lines)
 
 
+@pytest.mark.parametrize(
+    "behind", ["free", Price(input="1000", output="1000"), SameAs("openai/gpt-4o-mini")], ids=["free", "dear", "listed"]
+)
+def test_a_deployment_with_a_price_is_billed_as_it_was_held_whatever_the_name_in_the_answer_costs(behind):
+    book = PriceBook({"chat-eu": Price(input="10", output="10"), "gpt-4o-mini": behind})
+    for model in ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", "chat-eu"):
+        cost = book.price(usage(input_uncached=1_000), provider="azure", model=model, requested="chat-eu", at=NOW)
+        assert (cost.status, cost.pico) == ("priced", 10_000_000_000)
+
+
+def test_a_model_that_answers_for_another_costs_what_was_declared_for_it():
+    """A router's fallback: both are models, and the one that worked is billed."""
+    book = PriceBook({"gpt-4o": Price(input="1", output="1"), "gpt-4.1": Price(input="10", output="10")})
+    found = [
+        book.price(usage(input_uncached=1_000), provider="openai", model=model, requested="gpt-4o", at=NOW).pico
+        for model in ("gpt-4o", "gpt-4o-2024-08-06", "gpt-4.1")
+    ]
+    assert found == [1_000_000_000, 1_000_000_000, 10_000_000_000]
+
+
+@pytest.mark.parametrize(
+    ("word", "provider", "model"),
+    [
+        ("bedrock", "aws", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("google_genai", "google", "gemini-2.5-pro"),
+        ("azure_openai", "azure", "gpt-4o"),
+        ("Azure_OpenAI".lower(), "azure", "chat-eu"),
+        ("house", "house", "mine"),
+    ],
+)
+def test_a_price_for_one_provider_may_name_it_as_a_client_does(word, provider, model):
+    book = PriceBook({f"{word}/{model}": Price(input="100", output="100")})
+    assert pico(book, provider, model, input_uncached=1_000) == 100_000_000_000
+    assert pico(book, "groq", "openai/gpt-oss-120b", input_uncached=1_000) == pico(
+        PriceBook(), "groq", "openai/gpt-oss-120b", input_uncached=1_000
+    )
+
+
+def test_one_model_has_one_price_and_one_provider_one_factor():
+    with pytest.raises(ConfigError, match=r"prices\['gpt-4o'\]: that name has a price already, in other letters"):
+        PriceBook({"GPT-4o": Price(input="1"), "gpt-4o": Price(input="2")})
+    with pytest.raises(ConfigError, match=r"factors\['gemini'\] and factors\['google'\] are one provider's"):
+        PriceBook(factors={"google": "0.5", "gemini": "0.9"})
+
+
+def test_a_factor_of_one_changes_nothing_and_is_told():
+    card = PriceBook(factors={"openai": "1"}).card("openai", "gpt-4o", Terms(), NOW)
+    assert isinstance(card, RateCard)
+    assert (card.source.factors, card.listed) == (("1 by factors['openai']",), None)
+    assert pico(PriceBook(factors={"openai": "1"}), "openai", "gpt-4o", input_uncached=1_000) == 2_500_000_000
+    plain = PriceBook({"d": SameAs("openai/gpt-4o")}).card("openai", "d", Terms(), NOW)
+    assert isinstance(plain, RateCard)
+    assert plain.source.factors == ()
+
+
 # -- the parts of a Price
 
 

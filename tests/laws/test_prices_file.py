@@ -96,6 +96,17 @@ def test_the_environment_names_the_file_and_an_argument_goes_before_it(toml, mon
     assert price_book().where == "prices"
 
 
+def test_a_factor_in_code_goes_before_that_of_the_file_in_whatever_word_for_the_provider(toml):
+    book = price_book(toml("[factors]\nopenai = 0.85\ngoogle = 0.5"), {"gemini": "0.9"})
+    # 2.50 x 0.85 and 1.25 x 0.9 a million
+    assert (
+        book.price(usage(input_uncached=8), provider="openai", model="gpt-4o", requested=None, at=NOW).pico
+        == 17_000_000
+    )
+    cost = book.price(usage(input_uncached=8), provider="google", model="gemini-2.5-pro", requested=None, at=NOW)
+    assert cost.pico == 9_000_000
+
+
 def test_factors_hold_without_a_file_and_beside_prices_in_code():
     # 7 x 2.50 x 0.85 = 14.875 and 7 x 0.15 x 0.85 + 3 x 0.1 x 0.85 + 5 x 0.60 x 0.85 = 3.6975, per million
     factors = {"openai": "0.85"}
