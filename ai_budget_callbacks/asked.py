@@ -11,7 +11,7 @@ from ai_budget_callbacks.usage import Request
 if TYPE_CHECKING:
     from ai_budget_callbacks.sizes import Measure
 
-__all__ = ["asks_reasoning", "marks_cache", "request_of"]
+__all__ = ["asks_reasoning", "marks_cache", "model_in_body", "request_of"]
 
 # tools that the provider runs and bills; Anthropic's bash, editor, computer and memory tools run at the client
 _HOSTED = (
@@ -98,7 +98,14 @@ def request_of(
             *(name for tool in tools if isinstance(tool, Mapping) for name in _hosted(tool)),
             *(key for key in _HOSTED_PARAMS if params.get(key)),
         ),
+        background=bool(params.get("background")),
     )
+
+
+def model_in_body(params: Mapping[str, Any]) -> str | None:
+    """The model that `extra_body` names: it goes over what the client says (openai 2, anthropic 0.x)."""
+    body = params.get("extra_body")
+    return _text(body.get("model")) if isinstance(body, Mapping) else None
 
 
 def marks_cache(part: Any) -> bool:

@@ -136,8 +136,6 @@ def _measured(
     draft: Posting, usage: Usage, outcome: Outcome, book: PriceBook, policy: Policy, *, counted: bool
 ) -> Posting:
     cost = _price(usage, draft.call, outcome, book)
-    if max(cost.pico or 0, cost.part_pico) > INT64_MAX:
-        cost = Cost(status="unpriced", pico=None, reason="the cost is beyond what a ledger can hold: damaged usage")
     if cost.status in {"priced", "reported"} and not cost.pico:
         cost = Cost(status="unpriced", pico=None, reason="the price list puts this usage at exactly 0; declare it free")
     posting = replace(
@@ -201,13 +199,16 @@ def _counted(draft: Posting, outcome: Outcome, book: PriceBook, policy: Policy) 
 
 
 def _price(usage: Usage, call: Call, outcome: Outcome, book: PriceBook) -> Cost:
-    return book.price(
+    cost = book.price(
         usage,
         provider=call.provider,
         model=outcome.response_model or call.model,
         requested=call.model,
         at=call.started_at,
     )
+    if max(cost.pico or 0, cost.part_pico) > INT64_MAX:
+        return Cost(status="unpriced", pico=None, reason="the cost is beyond what a ledger can hold: damaged usage")
+    return cost
 
 
 def _allowed(policy: Policy, part: int | None = None) -> int | None:

@@ -31,6 +31,7 @@ __all__ = ["counted_elsewhere", "is_cache_hit", "outcome_of", "read_usage_metada
 READER = "langchain.usage_metadata/1"
 _TIERS = ("flex", "priority")
 _OWN_IDS = ("run-", "run--", "lc_")
+_LATER = frozenset({"queued", "in_progress"})  # Responses: what comes of it is asked for apart from this call
 _STATE_THEIR_COST = frozenset({"openrouter", "x-ai"})  # in the usage object, which only a plain invoke keeps
 
 
@@ -74,9 +75,14 @@ def outcome_of(
         usage = with_modalities(usage, message, metadata, model=asked, sounds=sounds)
     if usage is not None and usage.reader == READER and asked_speed and usage.terms.speed is None:
         usage = replace(usage, terms=replace(usage.terms, speed=asked_speed))
-    model = metadata.get("model_name") or metadata.get("model") or llm_output.get("model_name")
-    if provider == "aws" and model and str(model) in asked:
-        model = None  # a Claude on Bedrock says its name without the region, which has a price
+    # a text model's `llm_output` has the name of its constructor, whatever was sent (langchain-openai 1.7)
+    model = metadata.get("model_name") or metadata.get("model") or (message and llm_output.get("model_name"))
+    if provider == "aws":
+        # what was asked for is what answers; langchain-aws (1.9) repeats its constructor, and a Claude on Bedrock says
+        # its name without the region, which has a price
+        model = None
+    if usage is None and metadata.get("status") in _LATER:
+        return Outcome(kind="unknown", reason="it is answered in the background, unseen", response=result)
     # a compaction can be most of the bill, and its tokens were dropped: what was seen is a lower bound
     short = usage is not None and "compaction_unseen" in usage.flags
     return Outcome(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.asked import marks_cache, request_of
+from ai_budget_callbacks.asked import marks_cache, model_in_body, request_of
 from ai_budget_callbacks.sizes import Measure
 from ai_budget_callbacks.usage import Call, Request, Who
 
@@ -75,8 +75,7 @@ def build_call(
         **{key: built[key] for key in _BESIDE if built.get(key)},
         **(kwargs.get("invocation_params") or {}),
     }
-    model = metadata.get("ls_model_name") or params.get("model") or params.get("model_name") or params.get("model_id")
-    name = str(model or serialized.get("name") or "unknown")
+    name = _model(params, metadata) or str(serialized.get("name") or "unknown")
     count = next((found for meter in meters if (found := meter.token_counter(provider, name))), None)
     return Call(
         id=str(run_id),
@@ -87,6 +86,13 @@ def build_call(
         who=who_of(run_id, parent_run_id, node, metadata, kwargs.get("name"), runs),
         request=_request(messages, params, metadata, count),
     )
+
+
+def _model(params: Mapping[str, Any], metadata: Mapping[str, Any]) -> str | None:
+    """The model that is asked for; `modelId` is what a Converse call is given over its client's own."""
+    named = (params.get(key) for key in ("model", "model_name", "model_id"))
+    found = (model_in_body(params), params.get("modelId"), metadata.get("ls_model_name"), *named)
+    return next((str(name) for name in found if name), None)
 
 
 def who_of(
@@ -141,7 +147,12 @@ def _request(
     measure = Measure(count)
     for message in messages:
         _measure(message, measure)
-    return request_of(params, measure, messages=len(messages), max_output_tokens=metadata.get("ls_max_tokens"))
+    limit = metadata.get("ls_max_tokens")
+    if any(isinstance(message, str) for message in messages) and type(limit) is int:
+        # a text model's parameters are those of its constructor, and what the call says stands here alone (core 1.8)
+        said = (params.get(key) for key in ("max_tokens", "max_completion_tokens"))
+        params = {**params, "max_tokens": max(limit, *(value for value in said if type(value) is int), 0)}
+    return request_of(params, measure, messages=len(messages), max_output_tokens=limit)
 
 
 def _measure(message: Any, measure: Measure) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import EventPayload
 
+from ai_budget_callbacks.asked import model_in_body
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -50,9 +52,11 @@ def model_name(payload: Mapping[str, Any], instance: Any, given: Mapping[str, An
     """The model that is asked for: of this call, else of the instance."""
     extra = said(instance, "additional_kwargs") or {}
     asked = [given.get("model"), extra.get("model")]
+    bodies = [model_in_body(given), model_in_body(extra)]
     if is_openai(instance):  # what stands on the instance goes over what the call says
         asked.reverse()
-    for value in (*asked, said(instance, "engine"), said(instance, "model")):
+        bodies.reverse()
+    for value in (*bodies, *asked, said(instance, "engine"), said(instance, "model")):
         if isinstance(value, str) and value:
             return value
     described = payload.get(EventPayload.SERIALIZED) or {}

@@ -95,9 +95,7 @@ class PriceBook:
             self._fees[provider, model] = fee_card(where, model, value)
             return
         if name.lower() in self._own:
-            raise ConfigError(
-                f"{where}: that name has a price already, in other letters; case does not matter."
-            )
+            raise ConfigError(f"{where}: that name has a price already, in other letters; case does not matter.")
         self._own[name.lower()] = _alias(where, value) if isinstance(value, SameAs) else own_card(where, name, value)
         if (
             slash

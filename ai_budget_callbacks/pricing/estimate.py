@@ -119,6 +119,8 @@ def expected(call: Call, cards: Sequence[RateCard], learned: Learned) -> Estimat
 def _expected_output(call: Call, learned: Learned) -> int:
     limit = max_output_tokens(call.provider, call.model)
     guess = min(FIRST_OUTPUT_GUESS, limit or FIRST_OUTPUT_GUESS) * call.request.choices
+    if call.request.background and (most := call.request.max_output_tokens or limit) is not None:
+        return most * call.request.choices  # nobody will see what it took, and others' sizes say nothing of it
     outputs = sorted(learned.outputs)
     if outputs:
         ninth_decile = outputs[-(-len(outputs) * 9 // 10) - 1]

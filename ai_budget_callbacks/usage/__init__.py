@@ -209,6 +209,7 @@ class Request:
         images: Image parts.
         other_parts: Other content parts whose token count bytes do not bound (audio, files).
         hosted_tools: Provider-run tools offered (web search, code interpreter …), by type.
+        background: Whether it is answered later, to somebody else: nothing of this call will say what it took.
     """
 
     text_bytes: int = 0
@@ -225,6 +226,7 @@ class Request:
     images: int = 0
     other_parts: int = 0
     hosted_tools: tuple[str, ...] = ()
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,3 +33,21 @@ def test_a_prompt_is_held_at_its_tokens_and_its_images(serve, handler, images, u
     model = chat(far, budget, max_tokens=10, additional_kwargs={"service_tier": "default"})
     model.chat([ChatMessage(role="user", blocks=blocks)])
     assert [event.held_usd for event in events if isinstance(event, CallReserved)] == [Decimal(usd)]
+
+
+def test_a_model_in_the_bodys_extras_is_the_one_that_is_held(serve, handler):
+    """It goes over what the client says: gpt-4o, 17 times as dear as gpt-4o-mini."""
+    far = serve(Reply(text="hi", input_tokens=20, output_tokens=5))
+
+    def held(**settings):
+        events = []
+        budget = handler(Budget(usd="5"), reserve="worst_case", listeners=[events.append])
+        given = settings.pop("given", {})
+        chat(far, budget, max_tokens=10, **settings).chat([ChatMessage(role="user", content=TEXT)], **given)
+        (amount,) = [event.held_usd for event in events if isinstance(event, CallReserved)]
+        return amount, far.requests[-1].body["model"]
+
+    dear = held(model="gpt-4o")
+    extra = {"extra_body": {"model": "gpt-4o"}}
+    assert held(additional_kwargs=extra) == held(given=extra) == dear
+    assert dear[0] > 10 * held()[0]

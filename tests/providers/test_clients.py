@@ -220,6 +220,20 @@ def test_converse_has_its_cached_tokens_beside_its_input(handler, ledger, name):
     assert (row["usage"], row["cost_usd"]) == (written, usd)
 
 
+def test_a_model_that_a_call_of_converse_is_bound_to_is_the_one_that_is_priced(handler, ledger):
+    """Sonnet 4.5 in a region costs 3.30 and 16.50: 1000 and 200 tokens are 0.0066; Claude 3 Haiku a twelfth."""
+    message = {"role": "assistant", "content": [{"text": "Four."}]}
+    usage = {"inputTokens": 1000, "outputTokens": 200, "totalTokens": 1200}
+    answer = Canned({"output": {"message": message}, "usage": usage, "stopReason": "end_turn", "metrics": {}})
+
+    def bound(url):
+        cheap = MAKERS["converse"](url, model="anthropic.claude-3-haiku-20240307-v1:0")
+        return cheap.bind(modelId="us.anthropic.claude-sonnet-4-5-20250929-v1:0")
+
+    row = booked(handler, ledger, bound, answer)
+    assert (row["requested_model"], row["cost_usd"]) == ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "0.0066")
+
+
 def test_a_tier_of_converse_without_a_price_is_unpriced(handler, ledger):
     message = {"role": "assistant", "content": [{"text": "Four."}]}
     usage = {"inputTokens": 12, "outputTokens": 80, "totalTokens": 92}

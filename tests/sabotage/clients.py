@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.sabotage.sabotage import Sabotage
 
 CHAIN = "tests/providers/test_clients.py::"
+GIVEN = "tests/flow/test_given_elsewhere.py::"
 INDEX = "tests/providers/test_integrations.py::"
 REGAINED = "langchain/regained.py"
 KEPT = "llama_index/regained.py"
@@ -29,8 +30,8 @@ CLIENTS = (
         "the name a Claude on Bedrock gives itself decides its price: the global one is billed as regional",
         CHAIN + "test_a_claude_asked_through_bedrock_is_priced_as_bedrock_sells_it",
         "langchain/extract.py",
-        'provider == "aws" and model and str(model) in asked',
-        "False",
+        '    if provider == "aws":\n',
+        "    if False:\n",
     ),
     _one(
         "sound-as-text",
@@ -215,5 +216,53 @@ CLIENTS = (
         "llama_index/failures.py",
         "paid = outcome_of_body(answer_body(error)) if status is not None else None",
         "paid = None",
+    ),
+    _one(
+        "converse-as-built",
+        "a call of Converse that is bound to a dearer model is held and priced as its client's own",
+        CHAIN + "test_a_model_that_a_call_of_converse_is_bound_to_is_the_one_that_is_priced",
+        "langchain/request.py",
+        'params.get("modelId"), ',
+        "",
+    ),
+    _one(
+        "text-model-as-built",
+        "a text model that is asked for another is priced as its constructor's",
+        GIVEN + "test_a_text_model_that_is_asked_for_another_is_priced_as_that",
+        "langchain/extract.py",
+        '(message and llm_output.get("model_name"))',
+        'llm_output.get("model_name")',
+    ),
+    _one(
+        "text-limit-as-built",
+        "the output that a call of a text model allows beyond its constructor's is not held",
+        GIVEN + "test_text_models_at_once_spend_no_more_than_their_limits",
+        "langchain/request.py",
+        "if any(isinstance(message, str) for message in messages) and type(limit) is int:",
+        "if False:",
+    ),
+    _one(
+        "extra-body-model",
+        "a dearer model in extra_body is held as the client's own",
+        GIVEN + "test_a_model_in_the_bodys_extras_is_the_one_that_is_held",
+        "langchain/request.py",
+        "(model_in_body(params), ",
+        "(",
+    ),
+    _one(
+        "background-as-learned",
+        "an answer in the background, which nobody sees, is booked at the size of others",
+        GIVEN + "test_what_is_answered_in_the_background_is_booked_at_the_most_it_may_take",
+        "pricing/estimate.py",
+        "if call.request.background and (most :=",
+        "if False and (most :=",
+    ),
+    _one(
+        "background-as-empty",
+        "an answer in the background is taken for one without output",
+        GIVEN + "test_what_is_answered_in_the_background_is_booked_at_the_most_it_may_take",
+        "langchain/extract.py",
+        'if usage is None and metadata.get("status") in _LATER:',
+        "if False:",
     ),
 )

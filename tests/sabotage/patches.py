@@ -258,8 +258,8 @@ SABOTAGES = (
         (
             (
                 "booking.py",
-                "return replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)",
-                "return replace(posting, booked_pico=_allowed(policy), keep_hold=True)",
+                "posting = replace(posting, booked_pico=_allowed(policy, cost.part_pico), keep_hold=True)",
+                "posting = replace(posting, booked_pico=_allowed(policy), keep_hold=True)",
             ),
             (
                 "admission.py",
@@ -652,8 +652,8 @@ SABOTAGES = (
         (
             (
                 "booking.py",
-                'if cost.status != "free" and (counted or outcome.kind == "cut"):',
-                'if cost.status != "free" and counted:',
+                'part = counted or outcome.kind == "cut"',
+                "part = counted",
             ),
         ),
     ),
@@ -741,8 +741,8 @@ SABOTAGES = (
         (
             (
                 "ledger/adjusting.py",
-                "            added = amount - self.amounts[balance]\n",
-                '            added = 0 if key.startswith("adjust:") else amount - self.amounts[balance]\n',
+                "            added = amount - self.now.amounts[balance]\n",
+                '            added = 0 if key.startswith("adjust:") else amount - self.now.amounts[balance]\n',
             ),
         ),
     ),
@@ -750,7 +750,7 @@ SABOTAGES = (
         "correction-frees-the-hold",
         "another price of a cut answer gives back what was held for the part nobody saw",
         REPRICE + "::test_a_cut_answer_keeps_its_hold",
-        (("reprice.py", 'keep_hold=finding.status == "estimated" and not whole', "keep_hold=False"),),
+        (("reprice.py", 'keep_hold=finding.status == "estimated" and not call.seen_whole', "keep_hold=False"),),
     ),
     Sabotage(
         "terms-forgotten",
@@ -768,7 +768,7 @@ SABOTAGES = (
         "negotiated-price-lost",
         "reprice replaces a price of the user's own by the list",
         REPRICE + "::test_what_is_not_ours_to_price_is_left",
-        (("reprice.py", 'get("kind") == "user" and kind != "user"', 'get("kind") == "user" and kind == "nobody"'),),
+        (("reprice.py", 'if booked.get("kind") == "user" and not declared:', "if False:"),),
     ),
     Sabotage(
         "searches-forgotten",
@@ -825,7 +825,7 @@ SABOTAGES = (
         (
             (
                 "pricing/book.py",
-                "name, own = requested, asked",
+                "name, own = requested, self._declared(provider, requested)",
                 "name, own = requested, None",
             ),
         ),
@@ -864,6 +864,36 @@ SABOTAGES = (
         "discount-taken-back",
         "reprice books a discount back to the list price",
         "tests/flow/test_reprice.py",
-        (("reprice.py", "    if any(booked.get(name) and not", "    if False and any(booked.get(name) and not"),),
+        (("reprice.py", '    if _of_provider(booked.get("factors") or ()) and not', "    if False and not"),),
+    ),
+    Sabotage(
+        "hold-given-back",
+        "a kept hold is given back by a price that goes up and down again",
+        REPRICE + "::test_without_holds_it_is_the_estimate_that_stays",
+        (("ledger/adjusting.py", "self.first = _sums(self.rows[:priced])", "self.first = self.now"),),
+    ),
+    Sabotage(
+        "allowance-kept",
+        "a whole answer that gets a price stays booked at what was allowed for want of one",
+        REPRICE + "::test_a_whole_answer_that_gets_a_price_costs_what_it_costs",
+        (("reprice.py", "and not call.seen_whole,", 'and (call.status == "unpriced" or not call.seen_whole),'),),
+    ),
+    Sabotage(
+        "late-model-forgotten",
+        "the model that answered late is forgotten by its first correction, and the second bills another one",
+        REPRICE + "::test_a_late_answer_of_another_model_stays_that_models",
+        (
+            (
+                "standing.py",
+                "for entry in reversed(history) if entry.response_model",
+                "for entry in history[:1] if entry.response_model",
+            ),
+        ),
+    ),
+    Sabotage(
+        "counted-as-asked",
+        "an answer without usage is estimated as the model that was asked for and not as the one that answered",
+        "tests/laws/test_booking.py::test_what_is_counted_is_priced_as_the_model_that_answered",
+        (("booking.py", "model=outcome.response_model or call.model,", "model=call.model,"),),
     ),
 )

@@ -362,4 +362,22 @@ PRICES = (
         UNITS + "test_all_that_the_images_api_makes_without_details_is_an_image",
         (("usage/openai.py", "    if not details and _of_images_api(source):\n", "    if False:\n"),),
     ),
+    Sabotage(
+        "deployment-as-answered",
+        "a deployment is billed at another price of the user's, under the name in its answer: free, for one",
+        OWN + "test_a_deployment_with_a_price_is_billed_as_it_was_held_whatever_the_name_in_the_answer_costs",
+        (("pricing/book.py", "(requested != model and self._is_deployment(provider, requested))", "False"),),
+    ),
+    Sabotage(
+        "clients-word-ignored",
+        "a price of one's own under a client's word for its provider is not found: the list's is billed",
+        OWN + "test_a_price_for_one_provider_may_name_it_as_a_client_does",
+        (
+            (
+                "pricing/book.py",
+                "known = catalogue().provider_for_name(provider) or provider\n            self",
+                "known = provider\n            self",
+            ),
+        ),
+    ),
 )
