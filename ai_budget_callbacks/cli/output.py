@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_UNPRICED",
     "EXIT_WRONG",
+    "check_run",
     "fail",
     "ledger_option",
     "moment",
@@ -90,6 +91,14 @@ def open_book(ledger: str | None, *, write: bool = False) -> Ledger:
         fail(f"The ledger {file} cannot be read: {error.strerror}.", EXIT_WRONG)
     except LedgerError as error:
         fail(error.message, EXIT_WRONG)
+
+
+def check_run(book: Ledger, run: str | None) -> None:
+    """Say so and exit where a run that was asked for is not there."""
+    from ai_budget_callbacks.ledger import Query
+
+    if run is not None and next(book.entries(Query(run=run, last=1)), None) is None:
+        fail(f"There is no run {run!r} in {book.url}; `ai-budget runs` lists the latest.", EXIT_WRONG)
 
 
 def _missing(file: Path, *, named: bool) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from ai_budget_callbacks.exports import Export
+    from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.reconcile import Matched
 
 __all__ = ["reconcile"]
@@ -63,8 +64,9 @@ def reconcile(
         allowed = pico_from_usd(tolerance, what="--tolerance")
     book = open_book(ledger)
     with told():
-        entries = book.entries(Query(since=datetime.combine(days[0], time(), UTC)))
-        found = compare(entries, export, days=days, provider=provider or export.provider, tolerance_pico=allowed)
+        entries = list(book.entries(Query(since=datetime.combine(days[0], time(), UTC))))
+        whose = export.provider if provider is None else _provider(provider, entries, days)
+        found = compare(entries, export, days=days, provider=whose, tolerance_pico=allowed)
     shown = [item for item in found if everything or item.verdict != "equal"]
     render([matched_row(item) for item in shown], output, none="No differences.")
     _say(found, export, days)
@@ -75,6 +77,19 @@ def _text(file: Any) -> str:
         return str(file.read().decode("utf-8"))
     except UnicodeDecodeError:
         fail("The export is no UTF-8 text. Save the answer of the API, or the CSV, as UTF-8.", EXIT_WRONG)
+
+
+def _provider(word: str, entries: Sequence[Entry], days: tuple[date, date]) -> str:
+    """Whose calls are meant, in the catalogue's word; a slip would make every row "only theirs"."""
+    from ai_budget_callbacks.pricing import PriceBook
+
+    called = (entry for entry in entries if entry.kind == "call" and days[0] <= entry.started_at.date() <= days[1])
+    known = sorted({entry.provider for entry in called})
+    provider = word if word in known else PriceBook().provider(None, word)[0]
+    if provider not in known:
+        there = f"those of these days are of {', '.join(known)}" if known else "these days have no calls at all"
+        fail(f"No calls of provider {word!r} from {days[0]} to {days[1]}; {there}.", EXIT_WRONG)
+    return provider
 
 
 def _days(export: Export, since: str | None, until: str | None) -> tuple[date, date]:

@@ -19,8 +19,11 @@ import time_machine
 from click.testing import CliRunner
 
 from ai_budget_callbacks import Budget, Meter
-from ai_budget_callbacks.cli import main
+from ai_budget_callbacks.cli import correct, main
+from ai_budget_callbacks.ledger import Query, open_ledger
 from ai_budget_callbacks.meter import Outcome
+from ai_budget_callbacks.pricing import PriceBook
+from ai_budget_callbacks.reprice import apply, reprice
 from ai_budget_callbacks.usage import Call, Request, Usage, Who, anthropic, openai
 from tests.support.audit import read_back
 from tests.support.books import audit
@@ -135,6 +138,32 @@ def test_reprice_looks_only_where_it_is_told(path):
     assert "There is no run 'nowhere'" in run("reprice", "--ledger", path, "--run", "nowhere", code=1)[1]
     missing = run("reprice", "--apply", "--ledger", f"{path}.none", code=1)
     assert (missing[0], Path(f"{path}.none").exists()) == ("", False)
+
+
+def test_reprice_of_a_model_that_nobody_called_is_an_error(path):
+    """It said that nothing would be booked otherwise, with exit code 0."""
+    for args, where in (
+        ((), "on the books"),
+        (("--since", "2d"), "since 2d"),
+        (("--run", "run-23"), "in run 'run-23'"),
+    ):
+        out, notes = run("reprice", "--model", "gpt-4o-mni", *args, "--ledger", path, code=1)
+        assert (out, notes) == ("", f"No calls of 'gpt-4o-mni' {where}; `ai-budget report` lists the models.\n")
+    found = json.loads(run("reprice", "--model", "GPT-4o-mini", "--ledger", path, "--json")[0])
+    assert [row["entry"] for row in found] == [4]
+
+
+def test_reprice_beside_another_one_says_what_it_posted_itself(path, capsys):
+    """Both found the difference of 0.00003 before either posted it."""
+    stores = [open_ledger(path), open_ledger(path)]
+    both = [[item for item in reprice(list(store.entries(Query())), PriceBook()) if not item.left] for store in stores]
+    for store, found in zip(stores, both, strict=True):
+        correct._say(found, found, apply(store, found, datetime.now(UTC)), store)
+        store.close()
+    assert capsys.readouterr().err.splitlines() == [
+        f"1 adjustments posted in {path}, $-0.00003 in all.",
+        f"0 adjustments posted in {path}, $0 in all. 1 had been posted by somebody else by then.",
+    ]
 
 
 # -- what-if
@@ -394,6 +423,29 @@ def test_reconcile_both_at_once(path):
     text = f"date,model,cost_usd,input_tokens,output_tokens\n2026-11-23,{DATED},0.00052,2500,200\n"
     (row,) = rows("reconcile", "-", "--ledger", path, "--provider", "openai", stdin=text)
     assert row["why"] == "$0.000075 other tokens; $0.000025 other prices"
+
+
+def test_reconcile_takes_a_provider_by_any_of_its_names(path):
+    """2 x 0.00021. By another letter everything was "only theirs"."""
+    text = f"date,model,cost_usd\n2026-11-23,{DATED},0.00042\n"
+    for name in ("openai", "OpenAI"):
+        (row,) = rows("reconcile", "-", "--ledger", path, "--provider", name, "--all", stdin=text)
+        assert (row["verdict"], row["ours_usd"]) == ("equal", "0.00042")
+
+
+def test_reconcile_with_a_provider_of_no_call_is_an_error(path):
+    text = "date,model,cost_usd\n2026-11-23,gpt-4o-mini,0.00042\n"
+    out, notes = run("reconcile", "-", "--ledger", path, "--provider", "azure", stdin=text, code=1)
+    assert (out, notes) == (
+        "",
+        "No calls of provider 'azure' from 2026-11-23 to 2026-11-23; those of these days are of anthropic, openai.\n",
+    )
+    out, notes = run(
+        "reconcile", "-", "--ledger", path, "--provider", "anthropic", stdin=text.replace("23", "24"), code=1
+    )
+    assert (out, notes.endswith("those of these days are of openai.\n")) == ("", True)
+    out, notes = run("reconcile", "-", "--ledger", path, "--provider", "openai", stdin=text.replace("23", "12"), code=1)
+    assert (out, notes.endswith("these days have no calls at all.\n")) == ("", True)
 
 
 def test_reconcile_openrouter(tmp_path):
