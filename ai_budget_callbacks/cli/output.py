@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_UNPRICED",
     "EXIT_WRONG",
+    "Commands",
     "check_run",
     "fail",
     "ledger_option",
@@ -58,6 +60,21 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = click.option(flag, "output", flag_value=flag[2:], help=text)(function)
     return function
+
+
+class Commands(click.Group):
+    """The commands, on streams that take any text: a terminal without a sign must not end what was begun."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As of every group; `args` and `kwargs` are click's."""
+        for stream in (sys.stdout, sys.stderr):
+            # a C locale's own handler writes the bytes of file names as they are
+            if isinstance(stream, io.TextIOWrapper) and (stream.errors, stream.encoding.lower()) != _BYTES_KEPT:
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+
+_BYTES_KEPT = ("surrogateescape", "utf-8")
 
 
 class told:  # noqa: N801 - reads as a statement

@@ -9,6 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -164,6 +167,39 @@ def test_reprice_beside_another_one_says_what_it_posted_itself(path, capsys):
         f"1 adjustments posted in {path}, $-0.00003 in all.",
         f"0 adjustments posted in {path}, $0 in all. 1 had been posted by somebody else by then.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("output", "printed"), [((), b"unpriced \\u2192 priced"), (("--csv",), b"unpriced \\u2192 priced")]
+)
+def test_a_terminal_without_the_sign_does_not_end_a_command_that_posted(path, tmp_path, output, printed):
+    """The money was posted, and the command died of the arrow in "unpriced → priced"."""
+    own = tmp_path / "prices.toml"
+    own.write_text('[prices.brand-new]\ninput = "1"\noutput = "2"\n')
+    command = [
+        sys.executable,
+        "-m",
+        "ai_budget_callbacks",
+        "reprice",
+        "--apply",
+        "--prices",
+        str(own),
+        "--ledger",
+        path,
+    ]
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    out = subprocess.run([*command, *output], capture_output=True, check=False, timeout=60, env=env, cwd=ROOT)
+    assert (out.returncode, printed in out.stdout, b"Traceback" in out.stderr) == (0, True, False), out.stderr
+    assert b"2 adjustments posted" in out.stderr
+    # 1000 x 1 + 100 x 2 a million, of the call that had no price
+    assert read_back(path).entries[-1]["cost_pico"] == 1_200_000_000
+    for args in (("--help",), ("price", "--help"), ("report", "--by", "\u2192")):
+        plain = subprocess.run(
+            [*command[:3], *args], capture_output=True, check=False, timeout=60, cwd=ROOT,
+            env=os.environ | {"PYTHONIOENCODING": "ascii:strict", "AI_BUDGET_LEDGER": path},
+        )  # fmt: skip
+        assert b"Traceback" not in plain.stderr, args
+        assert plain.returncode == (1 if args[0] == "report" else 0)
 
 
 # -- what-if
