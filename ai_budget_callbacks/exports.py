@@ -40,6 +40,7 @@ _DAY_S = 86_400
 _LINE_ITEM = re.compile(
     r"(?:(?:\w+ \| )?)(?P<model>[^\s,]+)(?: (?:text|audio|image))?, (?:cached input|cache writes|input|output)\b.*"
 )
+_ZONE_UTC = re.compile(r" ?(?:UTC|z)\Z")
 _TOOLS = {
     "web search": "web_search",
     "file search": "file_search",
@@ -163,8 +164,14 @@ class _AnthropicBucket(_Row):
 
 
 def _iso_day(value: Any) -> Any:
-    """A day, or a time on it: "2026-11-24" or "2026-11-24 00:00:00"."""
-    return value.strip().replace(" ", "T").partition("T")[0] if isinstance(value, str) else value
+    """A day, or a time on it, UTC where it says no zone: "2026-11-24", "2026-11-24 00:00:00"."""
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) <= len("2026-11-24") or text[10] not in "Tt ":
+        return text or value
+    try:
+        return _utc(datetime.fromisoformat(_ZONE_UTC.sub("Z", text))).date()
+    except ValueError:
+        return text  # pydantic says what is wrong with it
 
 
 _Day = Annotated[date, BeforeValidator(_iso_day)]
@@ -285,7 +292,10 @@ def _bucket(provider: str, raw: Any, where: str) -> tuple[date, list[dict[str, A
 
 
 def _utc(at: datetime) -> datetime:
-    return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ConfigError(f"{at.isoformat()} is before the first or after the last day there is in UTC.") from None
 
 
 def _result(name: str, day: date, raw: Any, where: str) -> Billed:

@@ -484,6 +484,27 @@ def test_reconcile_with_a_provider_of_no_call_is_an_error(path):
     assert (out, notes.endswith("these days have no calls at all.\n")) == ("", True)
 
 
+@pytest.mark.parametrize(
+    ("date", "found"),
+    [
+        ("2026-11-22T23:30:00-05:00", "2026-11-23"),
+        ("2026-11-24 01:30:00+02:00", "2026-11-23"),
+        ("2026-11-23T23:30:00.5Z", "2026-11-23"),
+        ("2026-11-23 23:30:00 UTC", "2026-11-23"),
+        ("2026-11-23T23:30", "2026-11-23"),
+        (" 2026-11-23 ", "2026-11-23"),
+    ],
+)
+def test_days_of_an_export_are_in_utc(path, date, found):
+    """2 x 0.00021 on 23 November. The offset was cut off with the time."""
+    for text in (
+        f"date,model,cost_usd\n{date},{DATED},0.00042\n",
+        json.dumps({"data": [{"date": date, "model": DATED, "usage": 0.00042}]}),
+    ):
+        (row,) = rows("reconcile", "-", "--ledger", path, "--provider", "openai", "--all", stdin=text)
+        assert (row["day"], row["verdict"]) == (found, "equal")
+
+
 def test_reconcile_openrouter(tmp_path):
     path = str(tmp_path / "router.db")
     at = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -523,6 +544,11 @@ def test_reconcile_openrouter(tmp_path):
         ("day,model,usd\n", "names no column date, cost_usd; it has day, model, usd"),
         ("date,model,cost_usd\n2026-11-23,a\n", "line 2: 2 cells under 3 columns"),
         ("date,model,cost_usd\n2026-11-23,a,1\n23.11.2026,a,1\n", "line 3: date: Input should be a valid date"),
+        (
+            "date,model,cost_usd\n2026-11-23T10:00:00 EST,a,1\n",
+            "line 2: date: Input should be a valid date",
+        ),
+        ('{"data": [{"starting_at": "0001-01-01T00:00:00+05:00", "results": []}]}', "is before the first or after"),
         ("date,model,cost_usd\n2026-11-23,a,1\n2026-11-23,a,-\n", "line 3: cost_usd: Input should be a valid decimal"),
         ("date,model,cost_usd,requests\n2026-11-23,a,1,-2\n", "line 2: requests: Input should be greater than"),
         ("date,model,cost_usd\n", "The export has no rows"),
