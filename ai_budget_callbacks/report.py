@@ -335,11 +335,12 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
 
 
 def run_row(run: str, entries: Sequence[Entry]) -> dict[str, Any]:
-    """One row of `ai-budget runs`."""
+    """One row of `ai-budget runs`. A run ends with its last call or charge: it may be corrected long after."""
+    booked = [entry for entry in entries if entry.adjusts is None] or entries
     return {
         "run": run,
         "started_at": min(entry.started_at for entry in entries).isoformat(timespec="seconds"),
-        "ended_at": max(entry.at for entry in entries).isoformat(timespec="seconds"),
+        "ended_at": max(entry.at for entry in booked).isoformat(timespec="seconds"),
         "user": _names(entry.user for entry in entries),
         "agent": _names(entry.agent for entry in entries),
     } | totals_of(entries).to_dict()

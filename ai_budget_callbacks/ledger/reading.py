@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["known_budgets", "latest_runs", "status"]
 
 _LATEST_RUNS = """
-SELECT run_id FROM entry WHERE run_id IS NOT NULL GROUP BY run_id ORDER BY MAX(id) DESC LIMIT ?
+SELECT run_id FROM entry WHERE run_id IS NOT NULL AND id NOT IN (SELECT id FROM entry WHERE adjusts IS NOT NULL)
+GROUP BY run_id ORDER BY MAX(id) DESC LIMIT ?
 """
 _BUDGETS = "SELECT key, name, identity, last_limit FROM budget ORDER BY created_at, key"
 _STATUS = "SELECT status, count(*), MIN(at), MAX(at) FROM entry GROUP BY status"
 
 
 def latest_runs(conn: Any, count: int) -> list[str]:
-    """Ids of the runs that booked something last, the latest first."""
+    """Ids of the runs that booked something last, the latest first; a correction of an old run is none."""
     return [row[0] for row in conn.execute(_LATEST_RUNS, (count,)).fetchall()]
 
 
