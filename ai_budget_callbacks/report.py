@@ -34,6 +34,7 @@ __all__ = [
     "balance_view",
     "balance_views",
     "grouped_rows",
+    "last_words_of",
     "run_row",
     "scope_values",
     "summarise",
@@ -267,7 +268,7 @@ def _caveats(total: Totals) -> str:
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _last_words(entries: Iterable[Entry]) -> dict[int, Entry]:
+def last_words_of(entries: Iterable[Entry]) -> dict[int, Entry]:
     """By the id of an entry: itself, or the last adjustment of it, which says what it is by now."""
     return {entry.id if entry.adjusts is None else entry.adjusts: entry for entry in entries}
 
@@ -294,15 +295,20 @@ def _totals(entries: Sequence[Entry], last_words: Mapping[int, Entry]) -> Totals
     return Totals(**sums)
 
 
-def totals_of(entries: Sequence[Entry]) -> Totals:
-    """Sums over some entries."""
-    return _totals(entries, _last_words(entries))
+def totals_of(entries: Sequence[Entry], last_words: Mapping[int, Entry] | None = None) -> Totals:
+    """Sums over some entries.
+
+    Args:
+        entries: What to sum.
+        last_words: `last_words_of` all entries these are some of, so that parts add up to the whole.
+    """
+    return _totals(entries, last_words_of(entries) if last_words is None else last_words)
 
 
 def summarise(entries: Iterable[Entry]) -> Summary:
     """Group and sum entries."""
     items = list(entries)
-    last_words = _last_words(items)
+    last_words = last_words_of(items)
     groups: dict[str, Mapping[str, Totals]] = {}
     for dimension in DIMENSIONS:
         members: dict[str, list[Entry]] = defaultdict(list)
@@ -325,7 +331,7 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
     """
     items = list(entries)
     check_columns(dimensions, items)
-    last_words = _last_words(items)
+    last_words = last_words_of(items)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in items:
         members[tuple(column_value(entry, name) for name in dimensions)].append(entry)

@@ -202,6 +202,28 @@ def test_a_terminal_without_the_sign_does_not_end_a_command_that_posted(path, tm
         assert plain.returncode == (1 if args[0] == "report" else 0)
 
 
+@pytest.fixture
+def corrected(path, tmp_path):
+    """The two days with a price for the one call without: 1000 x 1 + 100 x 2 a million = 0.0012 on top of $0.05 held."""
+    own = tmp_path / "own.toml"
+    own.write_text('[prices.brand-new]\ninput = "1"\noutput = "2"\n')
+    run("reprice", "--apply", "--prices", str(own), "--ledger", path)
+    return path
+
+
+def test_the_parts_of_a_corrected_run_add_up_to_it(corrected):
+    """The entry without a price stayed one unpriced call beside a top of none."""
+    top, *below = rows("show", "run-24", "--ledger", corrected)
+    parts = [row for row in below if row["kind"] != "node"]
+    assert len(parts) == 7, "five calls and two adjustments"
+    for name in ("calls", "input_tokens", "output_tokens", "unpriced_calls", "free_calls"):
+        assert sum(row[name] for row in parts) == top[name], name
+    for name in ("cost_usd", "booked_usd", "estimated_usd", "unknown_usd"):
+        assert sum(Decimal(row[name] or 0) for row in parts) == Decimal(top[name]), name
+    # 0.00018 + 0.0235 + 0.0012
+    assert (top["cost_usd"], top["unpriced_calls"], top["unknown_usd"]) == ("0.02488", 0, "0.00204")
+
+
 # -- what-if
 
 
