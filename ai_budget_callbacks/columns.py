@@ -18,8 +18,16 @@ DIMENSIONS = ("step", "agent", "tool", "model", "user", "provider", "thread", "r
 NONE = "(none)"
 
 
-def column_value(entry: Entry, dimension: str) -> str:
-    """What an entry has in a column of reports (or under a metadata key); "(none)" where it has nothing."""
+def column_value(entry: Entry, dimension: str, last: Entry | None = None) -> str:
+    """What an entry has in a column of reports (or under a metadata key); "(none)" where it has nothing.
+
+    Args:
+        entry: The entry.
+        dimension: The column.
+        last: The last adjustment of the call, if it has any: its status is the one the call has by now.
+    """
+    if dimension == "status":
+        return (last or entry).status
     if dimension == "step":
         return entry.node or NONE
     if dimension == "run":

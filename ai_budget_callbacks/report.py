@@ -273,12 +273,16 @@ def last_words_of(entries: Iterable[Entry]) -> dict[int, Entry]:
     return {entry.id if entry.adjusts is None else entry.adjusts: entry for entry in entries}
 
 
+def _last(entry: Entry, last_words: Mapping[int, Entry]) -> Entry:
+    return last_words[entry.id if entry.adjusts is None else entry.adjusts]
+
+
 def _totals(entries: Sequence[Entry], last_words: Mapping[int, Entry]) -> Totals:
     """Sum entries. What was booked for a call, adjustments included, counts under the status it has by now."""
     sums: dict[str, int] = defaultdict(int)
     for entry in entries:
         booked = entry.booked_pico or 0
-        last = last_words[entry.id if entry.adjusts is None else entry.adjusts]
+        last = _last(entry, last_words)
         sums["calls"] += entry.kind == "call"
         sums["cost_pico"] += entry.cost_pico or 0
         sums["booked_pico"] += booked
@@ -313,7 +317,7 @@ def summarise(entries: Iterable[Entry]) -> Summary:
     for dimension in DIMENSIONS:
         members: dict[str, list[Entry]] = defaultdict(list)
         for entry in items:
-            members[column_value(entry, dimension)].append(entry)
+            members[column_value(entry, dimension, _last(entry, last_words))].append(entry)
         totals = {key: _totals(group, last_words) for key, group in members.items()}
         groups[dimension] = MappingProxyType(dict(sorted(totals.items(), key=lambda kv: (-kv[1].cost_pico, kv[0]))))
     return Summary(totals=_totals(items, last_words), _groups=MappingProxyType(groups))
@@ -334,7 +338,8 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
     last_words = last_words_of(items)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in items:
-        members[tuple(column_value(entry, name) for name in dimensions)].append(entry)
+        last = _last(entry, last_words)
+        members[tuple(column_value(entry, name, last) for name in dimensions)].append(entry)
     rows = [(_totals(group, last_words), key) for key, group in members.items()]
     rows.sort(key=lambda row: (-row[0].cost_pico, row[1]))
     return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]

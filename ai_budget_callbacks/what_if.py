@@ -110,7 +110,7 @@ def compare(
     for call in standing(entries):
         swap = next((item for item in swaps if item.takes(call.entry)), None)
         if swap is not None and call.entry.kind == "call" and call.status != "free":
-            group = tuple(column_value(call.entry, name) for name in by)
+            group = tuple(column_value(call.entry, name, call.last) for name in by)
             _add(found.setdefault((swap, group), Compared()), call, swap, book)
     return found
 

@@ -1110,6 +1110,15 @@ def test_a_ledger_says_how_much_is_in_it(ledger):
     assert full.size_bytes >= 4096
 
 
+def test_a_corrected_call_counts_once_under_the_status_it_has_by_now(ledger):
+    found = ledger.settle(posting("a", None, status="unpriced", usage=usage(output_text=1))).entry
+    ledger.settle(posting("b", 10))
+    for pico, status in ((300, "estimated"), (200, "priced")):
+        ledger.adjust(found.id, correction(pico, status=status, at=NOW + HOUR))
+    full = ledger.status()
+    assert (dict(full.entries), full.first_at, full.last_at) == ({"priced": 2}, NOW, NOW + HOUR)
+
+
 def test_good_books_verify(ledger):
     swept(ledger, want(USD, 700), want(CALLS, 1), pico=9)
     ledger.settle(posting("a", 80))

@@ -224,6 +224,19 @@ def test_the_parts_of_a_corrected_run_add_up_to_it(corrected):
     assert (top["cost_usd"], top["unpriced_calls"], top["unknown_usd"]) == ("0.02488", 0, "0.00204")
 
 
+def test_a_corrected_call_is_reported_under_the_status_it_has_by_now(corrected):
+    """24 November: 0.00018, 0.0235 and 0.0012 priced, what had no price at first among them, and $0.00204 held."""
+    found = rows("report", "--by", "status", "--since", "2026-11-24", "--ledger", corrected)
+    assert [(row["status"], row["calls"], row["cost_usd"], row["booked_usd"], row["unpriced_calls"]) for row in found] == [
+        ("priced", 3, "0.02488", "0.02488", 0), ("free", 1, "0", "0", 0), ("unknown", 1, "0", "0.00204", 0)]  # fmt: skip
+    (status,) = rows("status", "--ledger", corrected)
+    counted = {name: status[name] for name in ("entries", "priced", "unpriced", "unknown", "free", "estimated")}
+    assert counted == {"entries": 8, "priced": 6, "unpriced": 0, "unknown": 1, "free": 1, "estimated": 0}
+    (row,) = rows("what-if", "--model", "brand-new=gpt-4.1-nano", "--by", "status", "--ledger", corrected)
+    # 1000 x 0.10 + 100 x 0.40 a million
+    assert (row["status"], row["was_usd"], row["would_be_usd"]) == ("priced", "0.0012", "0.00014")
+
+
 # -- what-if
 
 
