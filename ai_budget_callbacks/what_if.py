@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.pricing import PriceBook
 
-__all__ = ["Compared", "Swap", "compare", "comparison_row", "read_swap"]
+__all__ = ["Compared", "Swap", "compare", "comparison_row", "read_swap", "read_swaps", "why_none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,36 @@ def read_swap(text: str, book: PriceBook, at: datetime) -> Swap:
     provider, name = _split(model, book, at)
     other_provider, other_name = _split(other, book, at)
     return Swap(provider=provider, model=name, other_provider=other_provider, other_model=other_name)
+
+
+def read_swaps(texts: Sequence[str], book: PriceBook, at: datetime) -> list[Swap]:
+    """Several of them, each of another model; arguments as of `read_swap`.
+
+    Raises:
+        ConfigError: One is no such pair, or two are of one model.
+    """
+    swaps: list[Swap] = []
+    for text in texts:
+        swap = read_swap(text, book, at)
+        if any((swap.provider, swap.model.lower()) == (other.provider, other.model.lower()) for other in swaps):
+            raise ConfigError(
+                f"--model {_name(swap.provider, swap.model)}=… is given twice. Its calls are compared with one other "
+                "model at a time: ask for each alternative in a run of its own."
+            )
+        swaps.append(swap)
+    return swaps
+
+
+def why_none(entries: Iterable[Entry], swap: Swap, swaps: Sequence[Swap]) -> str | None:
+    """Why a swap has calls and yet none that is compared, as a sentence; None where it has no calls at all."""
+    taken = [entry for entry in entries if entry.kind == "call" and swap.takes(entry)]
+    name = _name(swap.provider, swap.model)
+    for other in swaps[: swaps.index(swap)]:
+        if any(other.takes(entry) for entry in taken):
+            return (
+                f"The calls of {name!r} are those of --model {_name(other.provider, other.model)}=…, given before it."
+            )
+    return f"All {len(taken)} calls of {name!r} are free; there is nothing to compare." if taken else None
 
 
 def _split(text: str, book: PriceBook, at: datetime) -> tuple[str | None, str]:

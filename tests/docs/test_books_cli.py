@@ -286,11 +286,36 @@ def test_what_if_leaves_nothing_out_silently(path):
         ("=gpt-4o", "--model takes MODEL=OTHER"),
         ("gpt-4=gpt-4o", "No calls of 'gpt-4' in"),
         ("anthropic/gpt-4o=gpt-4o-mini", "No calls of 'gpt-4o' in"),
+        ("gpt-4o=gpt-4.1-nano --model gpt-4o=gpt-4o-mini", "--model gpt-4o=… is given twice."),
+        ("openai/GPT-4o=gpt-4.1-nano --model openai/gpt-4o=gpt-4o-mini", "--model openai/gpt-4o=… is given twice."),
+        ("gpt-4o=gpt-4o-mini --run run-2", "There is no run 'run-2' in"),
     ],
 )
 def test_what_if_of_nothing_is_an_error(path, model, said):
-    out, notes = run("what-if", "--model", model, "--ledger", path, code=1)
-    assert (out, said in notes) == ("", True)
+    out, notes = run("what-if", "--model", *model.split(" "), "--ledger", path, code=1)
+    assert (out, said in notes) == ("", True), notes
+
+
+def test_what_if_of_calls_that_are_free_or_taken_says_so(tmp_path):
+    path = str(tmp_path / "free.db")
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        for name, model, kind in (("a", "gpt-4o", "cached"), ("b", "gpt-4o-mini", "answer")):
+            call = Call(id=name, framework="direct", provider="openai", model=model, started_at=at)
+            meter.settle(meter.reserve(call), Outcome(kind=kind, usage=openai.read(RAW)))
+        meter.close()
+    free = "All 1 calls of 'gpt-4o' are free; there is nothing to compare."
+    out, notes = run("what-if", "--model", "gpt-4o=gpt-4o-mini", "--ledger", path, code=3)
+    assert (out, notes.splitlines()[0], "No calls" in notes) == ("", free, False)
+    pair = ("what-if", "--model", "gpt-4o=gpt-4o-mini", "--model", "gpt-4o-mini=gpt-4.1-nano", "--ledger", path)
+    # 1000 x 0.10 + 100 x 0.40 a million
+    assert [(row["model"], row["would_be_usd"]) for row in rows(*pair)] == [("gpt-4o-mini", "0.00014")]
+    assert run(*pair)[1].splitlines()[0] == free
+    twice = ("--model", "gpt-4o-mini=gpt-4.1-nano", "--model", "openai/gpt-4o-mini=gpt-4o", "--ledger", path)
+    assert run("what-if", *twice)[1].splitlines()[0] == (
+        "The calls of 'openai/gpt-4o-mini' are those of --model gpt-4o-mini=…, given before it."
+    )
 
 
 def test_what_if_by_what_is_no_column(path):
