@@ -51,6 +51,7 @@ class Side:
         input_pico, output_pico: Ours: parts of the cost that input and output tokens make.
         statuses: Ours: calls by status.
         booked_pico: Ours: what is booked for calls whose cost is not known.
+        stated: Ours: calls whose cost has no lines, as where the provider stated it; nobody knows its price by token.
     """
 
     pico: int | None = None
@@ -61,6 +62,7 @@ class Side:
     output_pico: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     booked_pico: int = 0
+    stated: int = 0
 
     def add(self, name: str, amount: int | None) -> None:
         """Add to a sum; what is not stated adds nothing, and is not 0."""
@@ -161,7 +163,9 @@ def _add_ours(ours: dict[tuple[date, str], Side], day: date, call: Standing, *, 
         side.booked_pico += call.booked_pico or 0
         return
     rest = call.cost_pico
-    for (model, bucket), amount in _parts(call).items():
+    parts = _parts(call)
+    side.stated += bool(rest and not parts)
+    for (model, bucket), amount in parts.items():
         part = side if model is None or whole else ours[day, undated(model)]
         if bucket in INPUT_BUCKETS:
             part.input_pico += amount
@@ -263,6 +267,10 @@ def _split(theirs: Side, ours: Side) -> list[str]:
     more_out = theirs.output_tokens - (ours.output_tokens or 0)
     if not more_in and not more_out:
         return [f"${usd_text(difference)} other prices for the same tokens"]
+    if ours.stated:
+        return [f"${usd_text(difference)} in amounts; {ours.stated} of ours without prices by token to tell why"]
+    if (more_in and not ours.input_pico) or (more_out and not ours.output_pico):
+        return [f"${usd_text(difference)} in amounts; ours has no price for such tokens to tell why"]
     tokens = _at_average(more_in, ours.input_pico, ours.input_tokens)
     tokens += _at_average(more_out, ours.output_pico, ours.output_tokens)
     said = [f"${usd_text(tokens)} other tokens"]

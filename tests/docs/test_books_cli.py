@@ -586,6 +586,39 @@ def test_reconcile_openrouter(tmp_path):
     assert (row["verdict"], row["difference_usd"], row["their_calls"]) == ("differs", "-0.012", 2)
 
 
+def test_reconcile_invents_no_price_where_costs_were_stated(tmp_path):
+    """Three calls at $0.01 there, two here: all of the difference is the third, and was told as "other prices"."""
+    path = str(tmp_path / "stated.db")
+    at = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        for name in ("a", "b"):
+            call = Call(id=name, framework="direct", provider="openrouter", model="openai/gpt-4.1", started_at=at)
+            meter.settle(meter.reserve(call), Outcome(kind="answer", usage=openai.read(RAW | {"cost": "0.01"})))
+        meter.close()
+    head = "date,model,usage,requests,prompt_tokens,completion_tokens\n2026-11-24,openai/gpt-4.1,"
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=f"{head}0.03,3,3000,300\n")
+    assert (row["ours_usd"], row["difference_usd"], row["why"]) == (
+        "0.02", "0.01", "1 calls not through us; $0.01 in amounts; 2 of ours without prices by token to tell why")  # fmt: skip
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=f"{head}0.03,2,2000,200\n")
+    assert row["why"] == "$0.01 other prices for the same tokens"
+
+
+def test_reconcile_invents_no_price_for_tokens_that_had_none_here(tmp_path):
+    """1000 x 0.02 a million of an embedding: what 50 output tokens there cost, nobody here knows."""
+    path = str(tmp_path / "embedded.db")
+    at = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        call = Call(id="a", framework="direct", provider="openai", model="text-embedding-3-small", started_at=at)
+        meter.settle(meter.reserve(call), Outcome(kind="answer", usage=openai.read({"prompt_tokens": 1000})))
+        meter.close()
+    head = "date,model,cost_usd,input_tokens,output_tokens\n2026-11-24,text-embedding-3-small,"
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=f"{head}0.0001,1000,50\n")
+    assert (row["ours_usd"], row["why"]) == (
+        "0.00002", "$0.00008 in amounts; ours has no price for such tokens to tell why")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
