@@ -331,15 +331,15 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
         dimensions: Names from `DIMENSIONS` (or `node`), or metadata keys.
 
     Raises:
-        ConfigError: A name is neither a column nor a metadata key of any of the entries.
+        ConfigError: A name is neither a column nor a metadata key of any of the entries, or one of the sums.
     """
     items = list(entries)
-    check_columns(dimensions, items)
+    columns = check_columns(dimensions, items, Totals().to_dict())
     last_words = last_words_of(items)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in items:
         last = _last(entry, last_words)
-        members[tuple(column_value(entry, name, last) for name in dimensions)].append(entry)
+        members[tuple(column_value(entry, name, last) for name in columns)].append(entry)
     rows = [(_totals(group, last_words), key) for key, group in members.items()]
     rows.sort(key=lambda row: (-row[0].cost_pico, row[1]))
     return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.pricing import PriceBook
 
-__all__ = ["Compared", "Swap", "compare", "comparison_row", "read_swap", "read_swaps", "why_none"]
+__all__ = ["SUMS", "Compared", "Swap", "compare", "comparison_row", "read_swap", "read_swaps", "why_none"]
+
+
+SUMS = ("as", "calls", "was_usd", "would_be_usd", "difference_usd", "left_out", "left_out_usd", "why_left_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,7 @@ def compare(
         entries: In order of booking.
         swaps: What to put in whose place; of two that take one call the first counts.
         book: The prices, at the time of each call.
-        by: Columns to group by, as in `report`.
+        by: Columns to group by, as `check_columns` gives them.
     """
     found: dict[tuple[Swap, tuple[str, ...]], Compared] = {}
     for call in standing(entries):

@@ -59,7 +59,7 @@ def what_if(
     """
     from ai_budget_callbacks.columns import check_columns
     from ai_budget_callbacks.ledger import Query
-    from ai_budget_callbacks.what_if import compare, comparison_row, read_swaps
+    from ai_budget_callbacks.what_if import SUMS, compare, comparison_row, read_swaps
 
     mine, now = own_prices(prices), datetime.now(UTC)
     columns = [name.strip() for name in by.split(",") if name.strip()]
@@ -68,8 +68,7 @@ def what_if(
         swaps = read_swaps(models, mine, now)
         check_run(book, run)
         entries = list(book.entries(Query(run=run, since=None if since is None else since_moment(since))))
-        check_columns(columns, entries)
-        found = compare(entries, swaps, mine, columns)
+        found = compare(entries, swaps, mine, check_columns(columns, entries, SUMS))
     _say_none([swap for swap in swaps if swap not in {key[0] for key in found}], swaps, entries, book)
     rows = [
         comparison_row(swap, dict(zip(columns, group, strict=True)), sums)

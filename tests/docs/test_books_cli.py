@@ -321,6 +321,8 @@ def test_what_if_of_calls_that_are_free_or_taken_says_so(tmp_path):
 def test_what_if_by_what_is_no_column(path):
     out, notes = run("what-if", "--model", "gpt-4o=gpt-4o-mini", "--by", "usr", "--ledger", path, code=1)
     assert (out, "Did you mean 'user'" in notes) == ("", True)
+    out, notes = run("what-if", "--model", "gpt-4o=gpt-4o-mini", "--by", "was_usd", "--ledger", path, code=1)
+    assert (out, "'was_usd' is a sum, and nothing to group by" in notes) == ("", True)
 
 
 # -- reconcile

@@ -110,6 +110,32 @@ def test_rows_by_several_columns_and_a_metadata_key():
     ]
 
 
+def test_a_metadata_key_goes_before_what_an_entry_has_under_its_name():
+    """`source` of an entry is the provenance of its price, `kind` what it is, `tool` a column of reports."""
+    named = replace(BASE, metadata=MappingProxyType({"source": "web", "kind": "chat", "tool": "mine", "cost_usd": "x"}),
+                    source=MappingProxyType({"kind": "catalogue"}))  # fmt: skip
+    items = [named, replace(BASE, id=2, source=MappingProxyType({"kind": "catalogue"}))]
+    for name, values in {
+        "source": ["(none)", "web"],
+        "kind": ["(none)", "chat"],
+        "tool": ["(none)"],
+        "metadata.tool": ["(none)", "mine"],
+        "metadata.cost_usd": ["(none)", "x"],
+    }.items():
+        rows = grouped_rows(items, [name])
+        assert [row[name] for row in rows] == values
+        assert sum(row["calls"] for row in rows) == 2
+
+
+@pytest.mark.parametrize("name", ["calls", "input_tokens", "cost_usd", "booked_usd", "free_calls"])
+def test_sums_are_nothing_to_group_by(name):
+    for items in (ENTRIES, []):
+        with pytest.raises(ConfigError, match=rf"'{name}' is a sum, and nothing to group by \(step, agent"):
+            grouped_rows(items, ["user", name])
+    with pytest.raises(ConfigError, match=rf"For the metadata key, write metadata\.{name}\.$"):
+        grouped_rows([replace(BASE, metadata=MappingProxyType({name: "x"}))], [name])
+
+
 def test_nothing_is_no_money():
     summary = summarise([])
     assert (summary.calls, summary.cost_usd, str(summary)) == (0, 0, "0 calls, 0 + 0 tokens, $0")
