@@ -157,12 +157,18 @@ def moment(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         fail(f"{text!r} is no ISO 8601 time, such as 2026-11-24T13:00:00Z.", EXIT_WRONG)
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except OverflowError:
+        fail(f"{text!r} is before the first or after the last day there is in UTC.", EXIT_WRONG)
 
 
 def since_moment(text: str) -> datetime:
     """A time, or an age before now."""
     age = _AGE.match(text)
     if age is not None:
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        try:
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        except OverflowError:
+            fail(f"{text!r} is an age before the first day there is; give a shorter one, or leave it out.", EXIT_WRONG)
     return moment(text)

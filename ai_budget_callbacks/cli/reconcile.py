@@ -62,6 +62,8 @@ def reconcile(
         export = read_export(_text(file), form)
         days = _days(export, since, until)
         allowed = pico_from_usd(tolerance, what="--tolerance")
+    if allowed < 0:
+        fail(f"--tolerance is an amount from 0 on, not {tolerance}.", EXIT_WRONG)
     book = open_book(ledger)
     with told():
         entries = list(book.entries(Query(since=datetime.combine(days[0], time(), UTC))))
@@ -95,10 +97,11 @@ def _provider(word: str, entries: Sequence[Entry], days: tuple[date, date]) -> s
 def _days(export: Export, since: str | None, until: str | None) -> tuple[date, date]:
     first, last = export.days
     if since is not None:
-        first = max(first, since_moment(since).astimezone(UTC).date())
-    if until is not None:
-        last = min(last, since_moment(until).astimezone(UTC).date() - timedelta(days=1))
-    if first > last:
+        first = max(first, since_moment(since).date())
+    end = None if until is None else since_moment(until).date()
+    if end is not None and first < end <= last:
+        last = end - timedelta(days=1)
+    if first > last or (end is not None and end <= first):
         fail(f"The export has {export.days[0]} to {export.days[1]}; no day of it is left to compare.", EXIT_WRONG)
     return first, last
 

@@ -627,7 +627,15 @@ def test_reconcile_invents_no_price_for_tokens_that_had_none_here(tmp_path):
         ('{"data": [', "The export is not JSON"),
         ('{"error": "no key"}', 'Page 1 of the export has no list "data"'),
         ('{"data": [{"what": 1}]}', "Name the one it is with --format"),
-        ('{"data": [], "has_more": false}', "This export is none of"),
+        ('{"data": [], "has_more": false}', 'The export has no rows ("data" is empty); ask the API for the days'),
+        ("[]", 'The export has no rows ("data" is empty)'),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"data": [{"start_time": 1, "results": 5}]}', "bucket 1 of data: results: Input should be a valid list"),
+        ("", "The export is empty."),
+        (" \n\n", "The export is empty."),
+        ("\ndate,model,cost_usd\n", "names no column date, model, cost_usd; it has none."),
+        ("date,model,cost_usd,cost_usd\n2026-11-23,a,1,2\n", "names cost_usd more than once; leave one of them out."),
+        ('date,model,cost_usd\n2026-11-23,"a,1\n' + "x" * 140_000, "A quote may not be closed there"),
         (
             costs(d23={"x, input": '"much"'}),
             "bucket 1 of data, result 1: amount.value: Input should be a valid decimal",
@@ -668,6 +676,31 @@ def test_an_export_in_another_coding_or_of_other_days(path):
         "This file is no JSON"
         in run("reconcile", "-", "--ledger", path, "--format", "openai-costs", stdin=CSV, code=1)[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--tolerance", "-1"), "--tolerance is an amount from 0 on, not -1."),
+        (("--since", "99999999999d"), "'99999999999d' is an age before the first day there is"),
+        (("--since", "99999999999999999999w"), "is an age before the first day there is"),
+        (("--since", "0001-01-01T00:00:00+05:00"), "is before the first or after the last day there is in UTC."),
+        (("--until", "0001-01-01"), "no day of it is left to compare."),
+        (("--until", "2026-11-23"), "no day of it is left to compare."),
+    ],
+)
+def test_options_out_of_range_are_one_line(path, args, said):
+    out, notes = run("reconcile", "-", "--ledger", path, *args, stdin=CSV, code=1)
+    assert (out, said in notes, notes.count("\n")) == ("", True, 1), notes
+    if args[0] == "--since":
+        for command in (("report",), ("reprice",), ("what-if", "--model", "gpt-4o=gpt-4o-mini")):
+            out, notes = run(*command, "--ledger", path, *args, code=1)
+            assert (out, said in notes, notes.count("\n")) == ("", True, 1), notes
+
+
+def test_an_export_may_have_the_last_day_there_is(path):
+    text = "date,model,cost_usd\n9999-12-31,a,1\n"
+    assert [row["verdict"] for row in rows("reconcile", "-", "--ledger", path, stdin=text)] == ["only theirs"]
 
 
 @pytest.mark.parametrize("name", ["reprice", "what-if", "reconcile"])
