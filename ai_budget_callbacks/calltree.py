@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.money import usd_text
+from ai_budget_callbacks.money import usd_with_sign
 from ai_budget_callbacks.report import Totals, last_words_of, totals_of
 
 if TYPE_CHECKING:
@@ -34,15 +34,11 @@ class Leaf:
         entry = self.entry
         counted = entry.kind != "charge" and (entry.usage is not None or entry.added_tokens is not None)
         tokens = f"  {entry.input_tokens} + {entry.output_tokens} tokens" if counted else ""
-        cost = "cost unknown" if entry.cost_pico is None else f"${_usd(entry.cost_pico)}"
+        cost = "cost unknown" if entry.cost_pico is None else usd_with_sign(entry.cost_pico)
         kind = "" if entry.kind == "call" else f"{entry.kind}: "
         status = "" if entry.status in {"priced", "reported"} else f"  {entry.status}"
         reason = f" ({entry.reason})" if entry.reason and (status or entry.kind == "adjustment") else ""
         return f"{kind}{entry.model}{tokens}  {cost}{status}{reason}"
-
-
-def _usd(pico: int) -> str:
-    return usd_text(pico) if pico >= 0 else f"-{usd_text(-pico)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class CallTree:
     def _head(self) -> str:
         total = self.totals
         plural = "" if total.calls == 1 else "s"
-        return f"{self.name}  {total.calls} call{plural}  ${_usd(total.cost_pico)}{total.caveats}"
+        return f"{self.name}  {total.calls} call{plural}  {usd_with_sign(total.cost_pico)}{total.caveats}"
 
     def _lines(self, indent: str) -> Iterator[str]:
         for index, child in enumerate(self.children):

@@ -14,7 +14,7 @@ from ai_budget_callbacks.budget import BalanceKey, field_key, window_end, window
 from ai_budget_callbacks.columns import DIMENSIONS, NONE, check_columns, column_value
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.ledger import Balance
-from ai_budget_callbacks.money import usd_decimal, usd_text
+from ai_budget_callbacks.money import usd_decimal, usd_text, usd_with_sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -202,7 +202,7 @@ class Summary:
     def to_markdown(self) -> str:
         """Markdown tables: the total, then each grouping that says something."""
         total = self.totals
-        lines = [f"**${usd_text(total.cost_pico)}** in {total.calls} calls, {_tokens(total)}{_caveats(total)}"]
+        lines = [f"**{usd_with_sign(total.cost_pico)}** in {total.calls} calls, {_tokens(total)}{_caveats(total)}"]
         for name in self._told():
             lines += ["", f"| {name} | calls | input tokens | output tokens | USD |", "|---|--:|--:|--:|--:|"]
             lines += [
@@ -213,10 +213,11 @@ class Summary:
 
     def __str__(self) -> str:
         total = self.totals
-        lines = [f"{total.calls} calls, {_tokens(total)}, ${usd_text(total.cost_pico)}{_caveats(total)}"]
+        lines = [f"{total.calls} calls, {_tokens(total)}, {usd_with_sign(total.cost_pico)}{_caveats(total)}"]
         for name in self._told():
             rows = [
-                (key, str(t.calls), _tokens(t), f"${usd_text(t.cost_pico)}") for key, t in self._groups[name].items()
+                (key, str(t.calls), _tokens(t), f"{usd_with_sign(t.cost_pico)}")
+                for key, t in self._groups[name].items()
             ]
             widths = [max(len(row[column]) for row in rows) for column in range(4)]
             lines.append(f"  by {name}")
@@ -228,7 +229,7 @@ class Summary:
 
     def _repr_html_(self) -> str:
         total = self.totals
-        cost = f"<b>${usd_text(total.cost_pico)}</b>"
+        cost = f"<b>{usd_with_sign(total.cost_pico)}</b>"
         head = f"<p>{cost} in {total.calls} calls, {_tokens(total)}{escape(_caveats(total))}</p>"
         tables = []
         for name in self._told():
@@ -256,15 +257,15 @@ def _tokens(total: Totals) -> str:
 def _caveats(total: Totals) -> str:
     parts = []
     if total.estimated_pico:
-        parts.append(f"${usd_text(total.estimated_pico)} estimated")
+        parts.append(f"{usd_with_sign(total.estimated_pico)} estimated")
     if total.unknown_pico:
-        parts.append(f"${usd_text(total.unknown_pico)} booked for calls whose outcome is unknown")
+        parts.append(f"{usd_with_sign(total.unknown_pico)} booked for calls whose outcome is unknown")
     if total.unpriced_calls:
         parts.append(f"{total.unpriced_calls} unpriced calls in no total")
     if total.free_calls:
         parts.append(f"{total.free_calls} free")
     if total.booked_pico != total.cost_pico:
-        parts.append(f"${usd_text(total.booked_pico)} booked on budgets")
+        parts.append(f"{usd_with_sign(total.booked_pico)} booked on budgets")
     return f" ({'; '.join(parts)})" if parts else ""
 
 

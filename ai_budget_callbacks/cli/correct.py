@@ -85,7 +85,7 @@ def _say(
     found: Sequence[Finding], differences: Sequence[Finding], done: Sequence[Settled] | None, book: Ledger
 ) -> None:
     """Notes for people: the sum, and what was left as it is. `done`: what the ledger made of each, if it was asked."""
-    from ai_budget_callbacks.money import usd_text
+    from ai_budget_callbacks.money import usd_with_sign
 
     left = Counter((item.call.entry.model, item.why) for item in found if item.left)
     for (model, why), count in sorted(left.items()):
@@ -93,13 +93,15 @@ def _say(
     if not differences:
         return
     if done is None:
-        total = usd_text(sum((item.cost.pico or 0) - (item.call.cost_pico or 0) for item in differences))
+        total = usd_with_sign(sum((item.cost.pico or 0) - (item.call.cost_pico or 0) for item in differences))
         click.echo(
-            f"{len(differences)} calls differ, by ${total} in all. Nothing was written; --apply posts it.", err=True
+            f"{len(differences)} calls differ, by {total} in all. Nothing was written; --apply posts it.", err=True
         )
         return
     # what was found may have been posted by another one meanwhile
     posted = [settled.entry.cost_pico or 0 for settled in done if settled.fresh]
     others = len(done) - len(posted)
     beside = f" {others} had been posted by somebody else by then." if others else ""
-    click.echo(f"{len(posted)} adjustments posted in {book.url}, ${usd_text(sum(posted))} in all.{beside}", err=True)
+    click.echo(
+        f"{len(posted)} adjustments posted in {book.url}, {usd_with_sign(sum(posted))} in all.{beside}", err=True
+    )

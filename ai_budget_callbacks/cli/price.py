@@ -76,14 +76,14 @@ def price(  # the command line's own shape
 
 
 def _show_price(provider: str, model: str, usage: Usage, cost: Cost, book: PriceBook, *, as_json: bool) -> None:
-    from ai_budget_callbacks.money import usd_text
+    from ai_budget_callbacks.money import usd_text, usd_with_sign
 
     lines = [line.to_dict() for line in cost.lines]
     pico, source = cost.pico or 0, cost.source
     as_of = book.prices_as_of if source is not None and source.kind == "catalogue" else None
     if not as_json:
         render(lines, None)
-        click.echo(f"${usd_text(pico)}  {cost.status}  {model} ({_from(source, as_of)})")
+        click.echo(f"{usd_with_sign(pico)}  {cost.status}  {model} ({_from(source, as_of)})")
         if book.currency is not None:
             click.echo(f"{book.currency.text(pico)} {book.currency.code}  {book.currency.note}")
         return

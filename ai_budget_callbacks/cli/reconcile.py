@@ -107,15 +107,15 @@ def _days(export: Export, since: str | None, until: str | None) -> tuple[date, d
 
 
 def _say(found: Sequence[Matched], export: Export, days: tuple[date, date]) -> None:
-    from ai_budget_callbacks.money import usd_text
+    from ai_budget_callbacks.money import usd_with_sign
 
     theirs = sum(item.theirs.pico or 0 for item in found if item.theirs is not None)
     ours = sum(item.ours.pico or 0 for item in found if item.ours is not None)
     equal = sum(item.verdict == "equal" for item in found)
     stated = any(item.theirs is not None and item.theirs.pico is not None for item in found)
-    sums = f"theirs ${usd_text(theirs)}, ours ${usd_text(ours)}, difference ${usd_text(theirs - ours)}"
+    sums = f"theirs {usd_with_sign(theirs)}, ours {usd_with_sign(ours)}, difference {usd_with_sign(theirs - ours)}"
     if not stated:
-        sums = f"the export states tokens and no amounts; ours ${usd_text(ours)}"
+        sums = f"the export states tokens and no amounts; ours {usd_with_sign(ours)}"
     click.echo(f"{export.format}, {days[0]} to {days[1]} (UTC): {equal} of {len(found)} equal; {sums}.", err=True)
     if export.more:
         click.echo("The export is one page of several (has_more): fetch the next pages, too.", err=True)

@@ -106,7 +106,7 @@ def test_reprice_is_a_dry_run(path):
 """)
     assert table(notes) == [
         f"1 of brand-new left as booked: no price: genai-prices {version('genai-prices')} does not know 'brand-new' of provider 'openai'.",
-        "1 calls differ, by $-0.00003 in all. Nothing was written; --apply posts it.",
+        "1 calls differ, by -$0.00003 in all. Nothing was written; --apply posts it.",
     ]
     assert Path(path).read_bytes() == before
     assert [row["entry"] for row in rows("reprice", "--ledger", path)] == [4]
@@ -116,7 +116,7 @@ def test_reprice_applies_once(path):
     before = read_back(path)
     out, notes = run("reprice", "--apply", "--ledger", path, "--json")
     assert [row["difference_usd"] for row in json.loads(out)] == ["-0.00003"]
-    assert notes.splitlines()[-1] == f"1 adjustments posted in {path}, $-0.00003 in all."
+    assert notes.splitlines()[-1] == f"1 adjustments posted in {path}, -$0.00003 in all."
     after = read_back(path)
     assert after.entries[:-1] == before.entries, "an entry was changed"
     assert after.spent()[0] - before.spent()[0] == after.cost_usd - before.cost_usd == Decimal("-0.00003")
@@ -128,7 +128,7 @@ def test_reprice_applies_once(path):
     report = json.loads(run("report", "--ledger", path, "--json")[0])
     assert [(row["calls"], row["cost_usd"]) for row in report if row["model"] == "gpt-4o-mini"] == [(4, "0.0006")]
     assert (
-        "adjustment: gpt-4o-mini  0 + 0 tokens  $-0.00003 (repriced: reader)"
+        "adjustment: gpt-4o-mini  0 + 0 tokens  -$0.00003 (repriced: reader)"
         in run("show", "run-24", "--ledger", path)[0]
     )
 
@@ -164,7 +164,7 @@ def test_reprice_beside_another_one_says_what_it_posted_itself(path, capsys):
         correct._say(found, found, apply(store, found, datetime.now(UTC)), store)
         store.close()
     assert capsys.readouterr().err.splitlines() == [
-        f"1 adjustments posted in {path}, $-0.00003 in all.",
+        f"1 adjustments posted in {path}, -$0.00003 in all.",
         f"0 adjustments posted in {path}, $0 in all. 1 had been posted by somebody else by then.",
     ]
 
@@ -370,7 +370,7 @@ day         model        verdict        theirs_usd    ours_usd    difference_usd
 ----------  -----------  -----------  ------------  ----------  ----------------  -------------  -----------  -------------------------  --------------------------  -----------------------------------------------------------------------------------------------------------
 2026-11-24  brand-new    only ours                                             0                           1                                                         not in the export; of ours 1 without a price ($0.05 booked)
 2026-11-24  gpt-4o       differs            0.0037      0.0035            0.0002                           2                                                         $0.0002 in amounts, and no token counts to tell why; of ours 1 with an outcome nobody saw ($0.00204 booked)
-2026-11-24  gpt-4o-mini  differs           0.00018     0.00021          -0.00003                           1                                                         $-0.00003 in amounts, and no token counts to tell why
+2026-11-24  gpt-4o-mini  differs           0.00018     0.00021          -0.00003                           1                                                         -$0.00003 in amounts, and no token counts to tell why
 2026-11-24  gpt-5        only theirs          0.01                          0.01                                                                                     not through us
 """)
     assert notes == (

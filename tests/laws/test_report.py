@@ -9,8 +9,10 @@ from types import MappingProxyType
 
 import pytest
 
+from ai_budget_callbacks.calltree import call_tree
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.ledger import Entry
+from ai_budget_callbacks.money import usd_with_sign
 from ai_budget_callbacks.report import grouped_rows, summarise
 from ai_budget_callbacks.usage import Usage
 
@@ -85,6 +87,19 @@ def test_printed():
         "    alice  4 calls  2000 + 200 tokens  $0.00021\n"
         "    bob    1 calls  1000 + 100 tokens   $0.0001"
     )
+
+
+def test_a_negative_sum_has_its_sign_before_the_dollar():
+    """As of a report of the day a price was corrected: 0.00021 taken back. What programs read is a number."""
+    back = replace(BASE, kind="adjustment", adjusts=9, cost_pico=-210_000_000, booked_pico=-110_000_000)
+    summary = summarise([back])
+    head = "0 calls, 1000 + 100 tokens, -$0.00021 (-$0.00011 booked on budgets)"
+    assert str(summary).splitlines()[0] == head
+    assert summary.to_markdown().startswith("**-$0.00021** in 0 calls")
+    assert "<b>-$0.00021</b>" in summary._repr_html_()
+    assert str(call_tree([back])).splitlines()[0] == "r  0 calls  -$0.00021 (-$0.00011 booked on budgets)"
+    assert (summary.to_dict()["cost_usd"], grouped_rows([back], ["user"])[0]["cost_usd"]) == ("-0.00021", "-0.00021")
+    assert [usd_with_sign(pico) for pico in (3_500_000_000, 0, -3_500_000_000)] == ["$0.0035", "$0", "-$0.0035"]
 
 
 def test_markdown_dict_and_html_agree():
