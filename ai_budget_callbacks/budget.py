@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
 from ai_budget_callbacks.errors import ConfigError
-from ai_budget_callbacks.money import INT64_MAX, exact_decimal, pico_from_usd, usd_decimal, usd_text
+from ai_budget_callbacks.money import INT64_MAX, exact_decimal, pico_from_usd, usd_decimal, usd_with_sign
 
 if TYPE_CHECKING:
     from ai_budget_callbacks.usage import Call
@@ -357,5 +357,5 @@ class Attached:
 def amount_text(unit: str, value: int) -> str:
     """An integer amount with its unit, for messages: `$0.5`, `1200 tokens`, `5 calls`."""
     if unit == "usd":
-        return f"${usd_text(value)}" if value >= 0 else f"-${usd_text(-value)}"
+        return usd_with_sign(value)
     return f"{value} {unit if value != 1 else unit.removesuffix('s')}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.money import usd_text
-from ai_budget_callbacks.report import Totals, totals_of
+from ai_budget_callbacks.money import usd_with_sign
+from ai_budget_callbacks.report import Totals, last_words_of, totals_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ai_budget_callbacks.ledger import Entry
 
@@ -22,9 +22,11 @@ class Leaf:
 
     Attributes:
         entry: The entry.
+        totals: What it adds to the sums above it, under the status its call has by now.
     """
 
     entry: Entry
+    totals: Totals
 
     @property
     def line(self) -> str:
@@ -32,15 +34,11 @@ class Leaf:
         entry = self.entry
         counted = entry.kind != "charge" and (entry.usage is not None or entry.added_tokens is not None)
         tokens = f"  {entry.input_tokens} + {entry.output_tokens} tokens" if counted else ""
-        cost = "cost unknown" if entry.cost_pico is None else f"${_usd(entry.cost_pico)}"
+        cost = "cost unknown" if entry.cost_pico is None else usd_with_sign(entry.cost_pico)
         kind = "" if entry.kind == "call" else f"{entry.kind}: "
         status = "" if entry.status in {"priced", "reported"} else f"  {entry.status}"
         reason = f" ({entry.reason})" if entry.reason and (status or entry.kind == "adjustment") else ""
         return f"{kind}{entry.model}{tokens}  {cost}{status}{reason}"
-
-
-def _usd(pico: int) -> str:
-    return usd_text(pico) if pico >= 0 else f"-{usd_text(-pico)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class CallTree:
     def _head(self) -> str:
         total = self.totals
         plural = "" if total.calls == 1 else "s"
-        return f"{self.name}  {total.calls} call{plural}  ${_usd(total.cost_pico)}{total.caveats}"
+        return f"{self.name}  {total.calls} call{plural}  {usd_with_sign(total.cost_pico)}{total.caveats}"
 
     def _lines(self, indent: str) -> Iterator[str]:
         for index, child in enumerate(self.children):
@@ -81,7 +79,7 @@ class CallTree:
         for child in self.children:
             if isinstance(child, Leaf):
                 entry = child.entry
-                totals = totals_of([entry]).to_dict()
+                totals = child.totals.to_dict()
                 if entry.cost_pico is None:
                     totals["cost_usd"] = ""
                 yield (
@@ -106,16 +104,18 @@ def call_tree(entries: Iterable[Entry], name: str | None = None) -> CallTree:
     items = list(entries)
     runs = {entry.run_id for entry in items}
     top = name or (next(iter(runs)) if len(runs) == 1 else None) or "all runs"
-    return _node(top, items, 0)
+    return _node(top, items, 0, last_words_of(items))
 
 
-def _node(name: str, entries: list[Entry], depth: int) -> CallTree:
+def _node(name: str, entries: list[Entry], depth: int, last_words: Mapping[int, Entry]) -> CallTree:
     groups: dict[object, list[Entry]] = {}
     for entry in entries:
         step = entry.path[depth] if len(entry.path) > depth else None
         groups.setdefault(step if step is not None else entry.id, []).append(entry)
     children = tuple(
-        _node(step[1], group, depth + 1) if isinstance(step, tuple) else Leaf(group[0])
+        _node(step[1], group, depth + 1, last_words)
+        if isinstance(step, tuple)
+        else Leaf(group[0], totals_of(group, last_words))
         for step, group in groups.items()
     )
-    return CallTree(name, totals_of(entries), children)
+    return CallTree(name, totals_of(entries, last_words), children)

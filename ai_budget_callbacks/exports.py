@@ -40,6 +40,7 @@ _DAY_S = 86_400
 _LINE_ITEM = re.compile(
     r"(?:(?:\w+ \| )?)(?P<model>[^\s,]+)(?: (?:text|audio|image))?, (?:cached input|cache writes|input|output)\b.*"
 )
+_ZONE_UTC = re.compile(r" ?(?:UTC|z)\Z")
 _TOOLS = {
     "web search": "web_search",
     "file search": "file_search",
@@ -163,8 +164,14 @@ class _AnthropicBucket(_Row):
 
 
 def _iso_day(value: Any) -> Any:
-    """A day, or a time on it: "2026-11-24" or "2026-11-24 00:00:00"."""
-    return value.strip().replace(" ", "T").partition("T")[0] if isinstance(value, str) else value
+    """A day, or a time on it, UTC where it says no zone: "2026-11-24", "2026-11-24 00:00:00"."""
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) <= len("2026-11-24") or text[10] not in "Tt ":
+        return text or value
+    try:
+        return _utc(datetime.fromisoformat(_ZONE_UTC.sub("Z", text))).date()
+    except ValueError:
+        return text  # pydantic says what is wrong with it
 
 
 _Day = Annotated[date, BeforeValidator(_iso_day)]
@@ -219,6 +226,10 @@ def _decoded(text: str) -> list[Mapping[str, Any]]:
         found = json.loads(text, parse_float=Decimal, parse_constant=_no_number)
     except ValueError as error:
         raise ConfigError(f"The export is not JSON: {error}. Save the answer of the API as it came.") from None
+    except RecursionError:
+        raise ConfigError(
+            "The export is JSON nested too deeply to be one. Save the answer of the API as it came."
+        ) from None
     pages = found if isinstance(found, list) else [found]
     for number, page in enumerate(pages, 1):
         if not isinstance(page, dict) or not isinstance(page.get("data"), list):
@@ -232,6 +243,8 @@ def _no_number(text: str) -> NoReturn:
 
 def _read_json(pages: list[Mapping[str, Any]], format: str | None) -> Export:  # noqa: A002
     data = [item for page in pages for item in page["data"]]
+    if not data:
+        raise ConfigError('The export has no rows ("data" is empty); ask the API for the days you want to compare.')
     name = format or _recognised(data)
     more = bool(pages) and bool(pages[-1].get("has_more"))
     if name == "openrouter-activity":
@@ -246,8 +259,6 @@ def _read_json(pages: list[Mapping[str, Any]], format: str | None) -> Export:  #
         day, results = _bucket(provider, item, where)
         days.append(day)
         rows += [_result(name, day, raw, f"{where}, result {place}") for place, raw in enumerate(results, 1)]
-    if not days:
-        raise ConfigError("The export has no buckets; ask the API for the days you want to compare.")
     apart = any(row.model is not None for row in rows) and name in {"openai-costs", "anthropic-cost-report"}
     return Export(
         format=name, provider=provider, rows=tuple(rows), days=(min(days), max(days)), tools_apart=apart, more=more
@@ -256,10 +267,8 @@ def _read_json(pages: list[Mapping[str, Any]], format: str | None) -> Export:  #
 
 def _recognised(data: list[Any]) -> str:
     """The format, from what stands in it."""
-    results = [
-        raw for item in data if isinstance(item, dict) for raw in item.get("results") or item.get("result") or ()
-    ]
-    first = next((raw for raw in results if isinstance(raw, dict)), {})
+    lists = [item.get("results") or item.get("result") for item in data if isinstance(item, dict)]
+    first = next((raw for found in lists if isinstance(found, list) for raw in found if isinstance(raw, dict)), {})
     at = next((item for item in data if isinstance(item, dict)), {})
     if "byok_usage_inference" in at or ("usage" in at and "date" in at):
         return "openrouter-activity"
@@ -285,7 +294,10 @@ def _bucket(provider: str, raw: Any, where: str) -> tuple[date, list[dict[str, A
 
 
 def _utc(at: datetime) -> datetime:
-    return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ConfigError(f"{at.isoformat()} is before the first or after the last day there is in UTC.") from None
 
 
 def _result(name: str, day: date, raw: Any, where: str) -> Billed:
@@ -337,8 +349,12 @@ def _activity(row: _Activity) -> Billed:
 
 
 def _read_csv(text: str, format: str | None) -> Export:  # noqa: A002
-    lines = list(csv.reader(text.splitlines()))
-    header = [name.strip().lower() for name in lines[0]] if lines else []
+    if not text.strip():
+        raise ConfigError(
+            "The export is empty. Save the answer of the API as it came, or give a CSV with a first line."
+        )
+    lines = _lines(text)
+    header = [name.strip().lower() for name in lines[0]]
     if format is None:
         format = "openrouter-activity" if "usage" in header and "cost_usd" not in header else "csv"  # noqa: A001
     if format not in {"csv", "openrouter-activity"}:
@@ -346,9 +362,9 @@ def _read_csv(text: str, format: str | None) -> Export:  # noqa: A002
     needed = ("date", "model", "usage" if format == "openrouter-activity" else "cost_usd")
     missing = [name for name in needed if name not in header]
     if missing:
-        raise ConfigError(
-            f"The first line of the CSV names no column {', '.join(missing)}; it has {', '.join(header)}."
-        )
+        has = ", ".join(name for name in header if name) or "none"
+        raise ConfigError(f"The first line of the CSV names no column {', '.join(missing)}; it has {has}.")
+    _check_once(header, _Line if format == "csv" else _Activity)
     rows = []
     for number, cells in _numbered(lines):
         if len(cells) != len(header):
@@ -360,6 +376,23 @@ def _read_csv(text: str, format: str | None) -> Export:  # noqa: A002
             rows.append(_activity(_checked(_Activity, raw, f"line {number}")))
     provider = "openrouter" if format == "openrouter-activity" else None
     return Export(format=format, provider=provider, rows=tuple(rows), days=_days(rows))
+
+
+def _lines(text: str) -> list[list[str]]:
+    reader = csv.reader(text.splitlines())
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise ConfigError(
+            f"The export, up to line {reader.line_num}: {error}. A quote may not be closed there; export it again."
+        ) from None
+
+
+def _check_once(header: list[str], model: type[_Row]) -> None:
+    """Of two columns of one name nobody can say which is meant."""
+    twice = sorted(name for name in model.model_fields if header.count(name) > 1)
+    if twice:
+        raise ConfigError(f"The first line of the CSV names {', '.join(twice)} more than once; leave one of them out.")
 
 
 def _numbered(lines: list[list[str]]) -> Iterator[tuple[int, list[str]]]:

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 
 from ai_budget_callbacks.errors import ConfigError
 
-__all__ = ["INT64_MAX", "PICO", "pico_from_usd", "usd_decimal", "usd_text"]
+__all__ = ["INT64_MAX", "PICO", "pico_from_usd", "usd_decimal", "usd_text", "usd_with_sign"]
 
 PICO = 10**12
 INT64_MAX = 2**63 - 1
@@ -63,6 +63,11 @@ def usd_text(pico: int) -> str:
     if not part:
         return f"{sign}{whole}"
     return f"{sign}{whole}.{part:012d}".rstrip("0")
+
+
+def usd_with_sign(pico: int) -> str:
+    """Pico-dollars as `usd_text`, for people: `$0.0035`, `-$0.0035`."""
+    return f"-${usd_text(-pico)}" if pico < 0 else f"${usd_text(pico)}"
 
 
 def usd_decimal(pico: int) -> Decimal:

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ai_budget_callbacks.money import pico_from_usd, usd_text
+from ai_budget_callbacks.money import pico_from_usd, usd_text, usd_with_sign
 from ai_budget_callbacks.standing import standing
 from ai_budget_callbacks.usage import INPUT_BUCKETS, OUTPUT_BUCKETS
 
@@ -51,6 +51,7 @@ class Side:
         input_pico, output_pico: Ours: parts of the cost that input and output tokens make.
         statuses: Ours: calls by status.
         booked_pico: Ours: what is booked for calls whose cost is not known.
+        stated: Ours: calls whose cost has no lines, as where the provider stated it; nobody knows its price by token.
     """
 
     pico: int | None = None
@@ -61,6 +62,7 @@ class Side:
     output_pico: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     booked_pico: int = 0
+    stated: int = 0
 
     def add(self, name: str, amount: int | None) -> None:
         """Add to a sum; what is not stated adds nothing, and is not 0."""
@@ -77,7 +79,7 @@ class Side:
         }
         found = [f"{self.statuses[status]} {words}" for status, words in said.items() if self.statuses[status]]
         if self.booked_pico and found:
-            found[-1] += f" (${usd_text(self.booked_pico)} booked)"
+            found[-1] += f" ({usd_with_sign(self.booked_pico)} booked)"
         return found
 
 
@@ -146,8 +148,7 @@ def _add_theirs(side: Side, row: Billed) -> None:
 
 def _add_ours(ours: dict[tuple[date, str], Side], day: date, call: Standing, *, whole: bool, tools_apart: bool) -> None:
     entry = call.entry
-    name = next((item.response_model for item in (call.last, entry) if item.response_model), None) or entry.model
-    side = ours[day, ALL if whole else undated(name)]
+    side = ours[day, ALL if whole else undated(call.response_model or entry.model)]
     side.add("calls", 1)
     side.statuses[call.status] += 1
     usage = call.usage
@@ -161,7 +162,9 @@ def _add_ours(ours: dict[tuple[date, str], Side], day: date, call: Standing, *, 
         side.booked_pico += call.booked_pico or 0
         return
     rest = call.cost_pico
-    for (model, bucket), amount in _parts(call).items():
+    parts = _parts(call)
+    side.stated += bool(rest and not parts)
+    for (model, bucket), amount in parts.items():
         part = side if model is None or whole else ours[day, undated(model)]
         if bucket in INPUT_BUCKETS:
             part.input_pico += amount
@@ -258,15 +261,19 @@ def _split(theirs: Side, ours: Side) -> list[str]:
     if not difference:
         return []
     if theirs.input_tokens is None or theirs.output_tokens is None:
-        return [f"${usd_text(difference)} in amounts, and no token counts to tell why"]
+        return [f"{usd_with_sign(difference)} in amounts, and no token counts to tell why"]
     more_in = theirs.input_tokens - (ours.input_tokens or 0)
     more_out = theirs.output_tokens - (ours.output_tokens or 0)
     if not more_in and not more_out:
-        return [f"${usd_text(difference)} other prices for the same tokens"]
+        return [f"{usd_with_sign(difference)} other prices for the same tokens"]
+    if ours.stated:
+        return [f"{usd_with_sign(difference)} in amounts; {ours.stated} of ours without prices by token to tell why"]
+    if (more_in and not ours.input_pico) or (more_out and not ours.output_pico):
+        return [f"{usd_with_sign(difference)} in amounts; ours has no price for such tokens to tell why"]
     tokens = _at_average(more_in, ours.input_pico, ours.input_tokens)
     tokens += _at_average(more_out, ours.output_pico, ours.output_tokens)
-    said = [f"${usd_text(tokens)} other tokens"]
-    return said if tokens == difference else [*said, f"${usd_text(difference - tokens)} other prices"]
+    said = [f"{usd_with_sign(tokens)} other tokens"]
+    return said if tokens == difference else [*said, f"{usd_with_sign(difference - tokens)} other prices"]
 
 
 def _at_average(more: int, pico: int, tokens: int | None) -> int:

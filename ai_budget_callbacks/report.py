@@ -14,7 +14,7 @@ from ai_budget_callbacks.budget import BalanceKey, field_key, window_end, window
 from ai_budget_callbacks.columns import DIMENSIONS, NONE, check_columns, column_value
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.ledger import Balance
-from ai_budget_callbacks.money import usd_decimal, usd_text
+from ai_budget_callbacks.money import usd_decimal, usd_text, usd_with_sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +34,7 @@ __all__ = [
     "balance_view",
     "balance_views",
     "grouped_rows",
+    "last_words_of",
     "run_row",
     "scope_values",
     "summarise",
@@ -201,7 +202,7 @@ class Summary:
     def to_markdown(self) -> str:
         """Markdown tables: the total, then each grouping that says something."""
         total = self.totals
-        lines = [f"**${usd_text(total.cost_pico)}** in {total.calls} calls, {_tokens(total)}{_caveats(total)}"]
+        lines = [f"**{usd_with_sign(total.cost_pico)}** in {total.calls} calls, {_tokens(total)}{_caveats(total)}"]
         for name in self._told():
             lines += ["", f"| {name} | calls | input tokens | output tokens | USD |", "|---|--:|--:|--:|--:|"]
             lines += [
@@ -212,10 +213,11 @@ class Summary:
 
     def __str__(self) -> str:
         total = self.totals
-        lines = [f"{total.calls} calls, {_tokens(total)}, ${usd_text(total.cost_pico)}{_caveats(total)}"]
+        lines = [f"{total.calls} calls, {_tokens(total)}, {usd_with_sign(total.cost_pico)}{_caveats(total)}"]
         for name in self._told():
             rows = [
-                (key, str(t.calls), _tokens(t), f"${usd_text(t.cost_pico)}") for key, t in self._groups[name].items()
+                (key, str(t.calls), _tokens(t), f"{usd_with_sign(t.cost_pico)}")
+                for key, t in self._groups[name].items()
             ]
             widths = [max(len(row[column]) for row in rows) for column in range(4)]
             lines.append(f"  by {name}")
@@ -227,7 +229,7 @@ class Summary:
 
     def _repr_html_(self) -> str:
         total = self.totals
-        cost = f"<b>${usd_text(total.cost_pico)}</b>"
+        cost = f"<b>{usd_with_sign(total.cost_pico)}</b>"
         head = f"<p>{cost} in {total.calls} calls, {_tokens(total)}{escape(_caveats(total))}</p>"
         tables = []
         for name in self._told():
@@ -255,21 +257,25 @@ def _tokens(total: Totals) -> str:
 def _caveats(total: Totals) -> str:
     parts = []
     if total.estimated_pico:
-        parts.append(f"${usd_text(total.estimated_pico)} estimated")
+        parts.append(f"{usd_with_sign(total.estimated_pico)} estimated")
     if total.unknown_pico:
-        parts.append(f"${usd_text(total.unknown_pico)} booked for calls whose outcome is unknown")
+        parts.append(f"{usd_with_sign(total.unknown_pico)} booked for calls whose outcome is unknown")
     if total.unpriced_calls:
         parts.append(f"{total.unpriced_calls} unpriced calls in no total")
     if total.free_calls:
         parts.append(f"{total.free_calls} free")
     if total.booked_pico != total.cost_pico:
-        parts.append(f"${usd_text(total.booked_pico)} booked on budgets")
+        parts.append(f"{usd_with_sign(total.booked_pico)} booked on budgets")
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _last_words(entries: Iterable[Entry]) -> dict[int, Entry]:
+def last_words_of(entries: Iterable[Entry]) -> dict[int, Entry]:
     """By the id of an entry: itself, or the last adjustment of it, which says what it is by now."""
     return {entry.id if entry.adjusts is None else entry.adjusts: entry for entry in entries}
+
+
+def _last(entry: Entry, last_words: Mapping[int, Entry]) -> Entry:
+    return last_words[entry.id if entry.adjusts is None else entry.adjusts]
 
 
 def _totals(entries: Sequence[Entry], last_words: Mapping[int, Entry]) -> Totals:
@@ -277,7 +283,7 @@ def _totals(entries: Sequence[Entry], last_words: Mapping[int, Entry]) -> Totals
     sums: dict[str, int] = defaultdict(int)
     for entry in entries:
         booked = entry.booked_pico or 0
-        last = last_words[entry.id if entry.adjusts is None else entry.adjusts]
+        last = _last(entry, last_words)
         sums["calls"] += entry.kind == "call"
         sums["cost_pico"] += entry.cost_pico or 0
         sums["booked_pico"] += booked
@@ -294,20 +300,25 @@ def _totals(entries: Sequence[Entry], last_words: Mapping[int, Entry]) -> Totals
     return Totals(**sums)
 
 
-def totals_of(entries: Sequence[Entry]) -> Totals:
-    """Sums over some entries."""
-    return _totals(entries, _last_words(entries))
+def totals_of(entries: Sequence[Entry], last_words: Mapping[int, Entry] | None = None) -> Totals:
+    """Sums over some entries.
+
+    Args:
+        entries: What to sum.
+        last_words: `last_words_of` all entries these are some of, so that parts add up to the whole.
+    """
+    return _totals(entries, last_words_of(entries) if last_words is None else last_words)
 
 
 def summarise(entries: Iterable[Entry]) -> Summary:
     """Group and sum entries."""
     items = list(entries)
-    last_words = _last_words(items)
+    last_words = last_words_of(items)
     groups: dict[str, Mapping[str, Totals]] = {}
     for dimension in DIMENSIONS:
         members: dict[str, list[Entry]] = defaultdict(list)
         for entry in items:
-            members[column_value(entry, dimension)].append(entry)
+            members[column_value(entry, dimension, _last(entry, last_words))].append(entry)
         totals = {key: _totals(group, last_words) for key, group in members.items()}
         groups[dimension] = MappingProxyType(dict(sorted(totals.items(), key=lambda kv: (-kv[1].cost_pico, kv[0]))))
     return Summary(totals=_totals(items, last_words), _groups=MappingProxyType(groups))
@@ -321,25 +332,27 @@ def grouped_rows(entries: Iterable[Entry], dimensions: Sequence[str]) -> list[di
         dimensions: Names from `DIMENSIONS` (or `node`), or metadata keys.
 
     Raises:
-        ConfigError: A name is neither a column nor a metadata key of any of the entries.
+        ConfigError: A name is neither a column nor a metadata key of any of the entries, or one of the sums.
     """
     items = list(entries)
-    check_columns(dimensions, items)
-    last_words = _last_words(items)
+    columns = check_columns(dimensions, items, Totals().to_dict())
+    last_words = last_words_of(items)
     members: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
     for entry in items:
-        members[tuple(column_value(entry, name) for name in dimensions)].append(entry)
+        last = _last(entry, last_words)
+        members[tuple(column_value(entry, name, last) for name in columns)].append(entry)
     rows = [(_totals(group, last_words), key) for key, group in members.items()]
     rows.sort(key=lambda row: (-row[0].cost_pico, row[1]))
     return [dict(zip(dimensions, key, strict=True)) | totals.to_dict() for totals, key in rows]
 
 
 def run_row(run: str, entries: Sequence[Entry]) -> dict[str, Any]:
-    """One row of `ai-budget runs`."""
+    """One row of `ai-budget runs`. A run ends with its last call or charge: it may be corrected long after."""
+    booked = [entry for entry in entries if entry.adjusts is None] or entries
     return {
         "run": run,
         "started_at": min(entry.started_at for entry in entries).isoformat(timespec="seconds"),
-        "ended_at": max(entry.at for entry in entries).isoformat(timespec="seconds"),
+        "ended_at": max(entry.at for entry in booked).isoformat(timespec="seconds"),
         "user": _names(entry.user for entry in entries),
         "agent": _names(entry.agent for entry in entries),
     } | totals_of(entries).to_dict()

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.pricing import PriceBook
 
-__all__ = ["Compared", "Swap", "compare", "comparison_row", "read_swap"]
+__all__ = ["SUMS", "Compared", "Swap", "compare", "comparison_row", "read_swap", "read_swaps", "why_none"]
+
+
+SUMS = ("as", "calls", "was_usd", "would_be_usd", "difference_usd", "left_out", "left_out_usd", "why_left_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,36 @@ def read_swap(text: str, book: PriceBook, at: datetime) -> Swap:
     return Swap(provider=provider, model=name, other_provider=other_provider, other_model=other_name)
 
 
+def read_swaps(texts: Sequence[str], book: PriceBook, at: datetime) -> list[Swap]:
+    """Several of them, each of another model; arguments as of `read_swap`.
+
+    Raises:
+        ConfigError: One is no such pair, or two are of one model.
+    """
+    swaps: list[Swap] = []
+    for text in texts:
+        swap = read_swap(text, book, at)
+        if any((swap.provider, swap.model.lower()) == (other.provider, other.model.lower()) for other in swaps):
+            raise ConfigError(
+                f"--model {_name(swap.provider, swap.model)}=… is given twice. Its calls are compared with one other "
+                "model at a time: ask for each alternative in a run of its own."
+            )
+        swaps.append(swap)
+    return swaps
+
+
+def why_none(entries: Iterable[Entry], swap: Swap, swaps: Sequence[Swap]) -> str | None:
+    """Why a swap has calls and yet none that is compared, as a sentence; None where it has no calls at all."""
+    taken = [call for call in standing(entries) if call.entry.kind == "call" and swap.takes(call)]
+    name = _name(swap.provider, swap.model)
+    for other in swaps[: swaps.index(swap)]:
+        if any(other.takes(call) for call in taken):
+            return (
+                f"The calls of {name!r} are those of --model {_name(other.provider, other.model)}=…, given before it."
+            )
+    return f"All {len(taken)} calls of {name!r} are free; there is nothing to compare." if taken else None
+
+
 def _split(text: str, book: PriceBook, at: datetime) -> tuple[str | None, str]:
     """The provider a name begins with; a slash may also be part of a model's own name (OpenRouter, Together)."""
     word, slash, model = text.partition("/")
@@ -100,13 +133,13 @@ def compare(
         entries: In order of booking.
         swaps: What to put in whose place; of two that take one call the first counts.
         book: The prices, at the time of each call.
-        by: Columns to group by, as in `report`.
+        by: Columns to group by, as `check_columns` gives them.
     """
     found: dict[tuple[Swap, tuple[str, ...]], Compared] = {}
     for call in standing(entries):
         swap = next((item for item in swaps if item.takes(call)), None)
         if swap is not None and call.entry.kind == "call" and call.status != "free":
-            group = tuple(column_value(call.entry, name) for name in by)
+            group = tuple(column_value(call.entry, name, call.last) for name in by)
             _add(found.setdefault((swap, group), Compared()), call, swap, book)
     return found
 

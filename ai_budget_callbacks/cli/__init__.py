@@ -8,7 +8,7 @@ import click
 
 from ai_budget_callbacks.cli.books import budgets, path, report, runs, show, status, verify
 from ai_budget_callbacks.cli.correct import reprice
-from ai_budget_callbacks.cli.output import EXIT_WRONG, fail, told
+from ai_budget_callbacks.cli.output import EXIT_WRONG, Commands, fail, told
 from ai_budget_callbacks.cli.price import price
 from ai_budget_callbacks.cli.prices import update_prices
 from ai_budget_callbacks.cli.reconcile import reconcile
@@ -17,7 +17,7 @@ from ai_budget_callbacks.cli.whatif import what_if
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ai-budget-callbacks")
 def main() -> None:
     """See what LLM calls cost, and where the money went."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ai_budget_callbacks.cli.output import (
     EXIT_WRONG,
-    fail,
+    check_run,
     ledger_option,
     open_book,
     output_options,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ai_budget_callbacks.budget import Budget
-    from ai_budget_callbacks.ledger import Balance, Ledger
+    from ai_budget_callbacks.ledger import Balance
 
 __all__ = ["budgets", "path", "report", "runs", "show", "status", "verify"]
 
@@ -86,8 +86,7 @@ def report(
 
     book = open_book(ledger)
     with told():
-        if run is not None and next(book.entries(Query(run=run, last=1)), None) is None:
-            _no_run(run, book)
+        check_run(book, run)
         entries = book.entries(Query(run=run, since=None if since is None else since_moment(since)))
         rows = grouped_rows(entries, [name.strip() for name in by.split(",") if name.strip()])
     if output not in {None, "table"}:
@@ -113,10 +112,6 @@ def runs(ledger: str | None, output: str | None, last: int) -> None:
     render(rows, output)
 
 
-def _no_run(run: str, book: Ledger) -> NoReturn:
-    fail(f"There is no run {run!r} in {book.url}; `ai-budget runs` lists the latest.", EXIT_WRONG)
-
-
 @click.command()
 @click.argument("run")
 @ledger_option
@@ -128,9 +123,8 @@ def show(run: str, ledger: str | None, output: str | None) -> None:
 
     book = open_book(ledger)
     with told():
+        check_run(book, run)
         entries = list(book.entries(Query(run=run)))
-    if not entries:
-        _no_run(run, book)
     tree = call_tree(entries, run)
     if output in {None, "table"}:
         click.echo(str(tree))

@@ -10,6 +10,7 @@ import click
 
 from ai_budget_callbacks.cli.output import (
     EXIT_WRONG,
+    check_run,
     fail,
     ledger_option,
     open_book,
@@ -23,7 +24,7 @@ from ai_budget_callbacks.cli.prices import own_prices, prices_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ai_budget_callbacks.ledger import Ledger
+    from ai_budget_callbacks.ledger import Ledger, Settled
     from ai_budget_callbacks.reprice import Finding
 
 __all__ = ["reprice"]
@@ -54,38 +55,49 @@ def reprice(
     from ai_budget_callbacks.ledger import Query
     from ai_budget_callbacks.reprice import apply, difference_row
     from ai_budget_callbacks.reprice import reprice as look
+    from ai_budget_callbacks.standing import standing
 
     mine = own_prices(prices)
     book = open_book(ledger, write=write)
     with told():
-        if run is not None and next(book.entries(Query(run=run, last=1)), None) is None:
-            fail(f"There is no run {run!r} in {book.url}; `ai-budget runs` lists the latest.", EXIT_WRONG)
+        check_run(book, run)
         entries = list(book.entries(Query(run=run, since=None if since is None else since_moment(since))))
-        found = [item for item in look(entries, mine) if model is None or _is(item, model)]
+        if model is not None and not any(call.entry.kind == "call" and call.is_of(model) for call in standing(entries)):
+            fail(f"No calls of {model!r} {_where(since, run)}; `ai-budget report` lists the models.", EXIT_WRONG)
+        found = [item for item in look(entries, mine) if model is None or item.call.is_of(model)]
         differences = [item for item in found if not item.left]
-        done = sum(settled.fresh for settled in apply(book, differences, datetime.now(UTC))) if write else None
+        done = apply(book, differences, datetime.now(UTC)) if write else None
     render([difference_row(item) for item in differences], output, none="Nothing would be booked otherwise today.")
     _say(found, differences, done, book)
 
 
-def _is(finding: Finding, model: str) -> bool:
-    entry = finding.call.entry
-    return model in {entry.model, entry.requested_model, entry.response_model}
+def _where(since: str | None, run: str | None) -> str:
+    """Which entries were looked at, in words."""
+    parts = [f"since {since}" if since is not None else "", f"in run {run!r}" if run is not None else ""]
+    return " ".join(part for part in parts if part) or "on the books"
 
 
-def _say(found: Sequence[Finding], differences: Sequence[Finding], done: int | None, book: Ledger) -> None:
-    """Notes for people: the sum, and what was left as it is."""
-    from ai_budget_callbacks.money import usd_text
+def _say(
+    found: Sequence[Finding], differences: Sequence[Finding], done: Sequence[Settled] | None, book: Ledger
+) -> None:
+    """Notes for people: the sum, and what was left as it is. `done`: what the ledger made of each, if it was asked."""
+    from ai_budget_callbacks.money import usd_with_sign
 
     left = Counter((item.call.entry.model, item.why) for item in found if item.left)
     for (model, why), count in sorted(left.items()):
         click.echo(f"{count} of {model} left as booked: {why}.", err=True)
     if not differences:
         return
-    total = usd_text(sum((item.cost.pico or 0) - (item.call.cost_pico or 0) for item in differences))
     if done is None:
+        total = usd_with_sign(sum((item.cost.pico or 0) - (item.call.cost_pico or 0) for item in differences))
         click.echo(
-            f"{len(differences)} calls differ, by ${total} in all. Nothing was written; --apply posts it.", err=True
+            f"{len(differences)} calls differ, by {total} in all. Nothing was written; --apply posts it.", err=True
         )
-    else:
-        click.echo(f"{done} adjustments posted in {book.url}, ${total} in all.", err=True)
+        return
+    # what was found may have been posted by another one meanwhile
+    posted = [settled.entry.cost_pico or 0 for settled in done if settled.fresh]
+    others = len(done) - len(posted)
+    beside = f" {others} had been posted by somebody else by then." if others else ""
+    click.echo(
+        f"{len(posted)} adjustments posted in {book.url}, {usd_with_sign(sum(posted))} in all.{beside}", err=True
+    )

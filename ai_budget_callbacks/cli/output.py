@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import sys
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EXIT_UNPRICED",
     "EXIT_WRONG",
+    "Commands",
+    "check_run",
     "fail",
     "ledger_option",
     "moment",
@@ -59,6 +62,21 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+class Commands(click.Group):
+    """The commands, on streams that take any text: a terminal without a sign must not end what was begun."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As of every group; `args` and `kwargs` are click's."""
+        for stream in (sys.stdout, sys.stderr):
+            # a C locale's own handler writes the bytes of file names as they are
+            if isinstance(stream, io.TextIOWrapper) and (stream.errors, stream.encoding.lower()) != _BYTES_KEPT:
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+
+_BYTES_KEPT = ("surrogateescape", "utf-8")
+
+
 class told:  # noqa: N801 - reads as a statement
     """Our errors as one line on stderr instead of a traceback."""
 
@@ -90,6 +108,14 @@ def open_book(ledger: str | None, *, write: bool = False) -> Ledger:
         fail(f"The ledger {file} cannot be read: {error.strerror}.", EXIT_WRONG)
     except LedgerError as error:
         fail(error.message, EXIT_WRONG)
+
+
+def check_run(book: Ledger, run: str | None) -> None:
+    """Say so and exit where a run that was asked for is not there."""
+    from ai_budget_callbacks.ledger import Query
+
+    if run is not None and next(book.entries(Query(run=run, last=1)), None) is None:
+        fail(f"There is no run {run!r} in {book.url}; `ai-budget runs` lists the latest.", EXIT_WRONG)
 
 
 def _missing(file: Path, *, named: bool) -> str:
@@ -131,12 +157,18 @@ def moment(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         fail(f"{text!r} is no ISO 8601 time, such as 2026-11-24T13:00:00Z.", EXIT_WRONG)
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except OverflowError:
+        fail(f"{text!r} is before the first or after the last day there is in UTC.", EXIT_WRONG)
 
 
 def since_moment(text: str) -> datetime:
     """A time, or an age before now."""
     age = _AGE.match(text)
     if age is not None:
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        try:
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        except OverflowError:
+            fail(f"{text!r} is an age before the first day there is; give a shorter one, or leave it out.", EXIT_WRONG)
     return moment(text)

@@ -12,13 +12,15 @@ from ai_budget_callbacks.cli.output import EXIT_UNPRICED, EXIT_WRONG, fail, mome
 from ai_budget_callbacks.cli.prices import own_prices, prices_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
     from ai_budget_callbacks.pricing import Cost, PriceBook, Source
     from ai_budget_callbacks.usage import Usage
 
 __all__ = ["price"]
+
+_LONGEST = 18  # digits of a count
 
 
 @click.command()
@@ -66,7 +68,7 @@ def price(  # the command line's own shape
         fail("This body names no model; give --model.", EXIT_UNPRICED)
     request_time = datetime.now(UTC) if at is None else moment(at)
     with told():
-        usage = usage.with_units(extra)
+        usage = _with_units(usage, extra)
         cost = book.price(usage, provider=provider, model=name, requested=name, at=request_time)
     if cost.usd is None:
         fail(f"{name} of {provider} cannot be priced: {cost.reason}.", EXIT_UNPRICED)
@@ -74,14 +76,14 @@ def price(  # the command line's own shape
 
 
 def _show_price(provider: str, model: str, usage: Usage, cost: Cost, book: PriceBook, *, as_json: bool) -> None:
-    from ai_budget_callbacks.money import usd_text
+    from ai_budget_callbacks.money import usd_text, usd_with_sign
 
     lines = [line.to_dict() for line in cost.lines]
     pico, source = cost.pico or 0, cost.source
     as_of = book.prices_as_of if source is not None and source.kind == "catalogue" else None
     if not as_json:
         render(lines, None)
-        click.echo(f"${usd_text(pico)}  {cost.status}  {model} ({_from(source, as_of)})")
+        click.echo(f"{usd_with_sign(pico)}  {cost.status}  {model} ({_from(source, as_of)})")
         if book.currency is not None:
             click.echo(f"{book.currency.text(pico)} {book.currency.code}  {book.currency.note}")
         return
@@ -109,13 +111,26 @@ def _json(file: Any) -> Any:
         return json.loads(file.read())
     except ValueError as error:
         fail(f"This is not JSON: {error}.", EXIT_WRONG)
+    except RecursionError:
+        fail("This JSON is nested too deeply to be the answer of a provider. Give the body as it came.", EXIT_WRONG)
+
+
+def _with_units(usage: Usage, extra: Mapping[str, int]) -> Usage:
+    from ai_budget_callbacks.usage import BUCKETS
+
+    unknown = sorted(extra.keys() - set(BUCKETS))
+    if unknown:
+        fail(f"--units: there is no bucket {', '.join(unknown)}; there are {', '.join(sorted(BUCKETS))}.", EXIT_WRONG)
+    return usage.with_units(extra)
 
 
 def _counts(units: Iterable[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for item in units:
         name, _, number = item.partition("=")
-        if not name or not number.isdecimal():
+        if not name or not (number.isascii() and number.isdecimal()) or len(number) > _LONGEST:
             fail(f"--units takes BUCKET=N, for example web_search=2, not {item!r}.", EXIT_WRONG)
+        if name in counts:
+            fail(f"--units {name}=… is given twice; give it once, with the whole count.", EXIT_WRONG)
         counts[name] = int(number)
     return counts

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from ai_budget_callbacks.exports import Export
+    from ai_budget_callbacks.ledger import Entry
     from ai_budget_callbacks.reconcile import Matched
 
 __all__ = ["reconcile"]
@@ -61,10 +62,13 @@ def reconcile(
         export = read_export(_text(file), form)
         days = _days(export, since, until)
         allowed = pico_from_usd(tolerance, what="--tolerance")
+    if allowed < 0:
+        fail(f"--tolerance is an amount from 0 on, not {tolerance}.", EXIT_WRONG)
     book = open_book(ledger)
     with told():
-        entries = book.entries(Query(since=datetime.combine(days[0], time(), UTC)))
-        found = compare(entries, export, days=days, provider=provider or export.provider, tolerance_pico=allowed)
+        entries = list(book.entries(Query(since=datetime.combine(days[0], time(), UTC))))
+        whose = export.provider if provider is None else _provider(provider, entries, days)
+        found = compare(entries, export, days=days, provider=whose, tolerance_pico=allowed)
     shown = [item for item in found if everything or item.verdict != "equal"]
     render([matched_row(item) for item in shown], output, none="No differences.")
     _say(found, export, days)
@@ -77,27 +81,41 @@ def _text(file: Any) -> str:
         fail("The export is no UTF-8 text. Save the answer of the API, or the CSV, as UTF-8.", EXIT_WRONG)
 
 
+def _provider(word: str, entries: Sequence[Entry], days: tuple[date, date]) -> str:
+    """Whose calls are meant, in the catalogue's word; a slip would make every row "only theirs"."""
+    from ai_budget_callbacks.pricing import PriceBook
+
+    called = (entry for entry in entries if entry.kind == "call" and days[0] <= entry.started_at.date() <= days[1])
+    known = sorted({entry.provider for entry in called})
+    provider = word if word in known else PriceBook().provider(None, word)[0]
+    if provider not in known:
+        there = f"those of these days are of {', '.join(known)}" if known else "these days have no calls at all"
+        fail(f"No calls of provider {word!r} from {days[0]} to {days[1]}; {there}.", EXIT_WRONG)
+    return provider
+
+
 def _days(export: Export, since: str | None, until: str | None) -> tuple[date, date]:
     first, last = export.days
     if since is not None:
-        first = max(first, since_moment(since).astimezone(UTC).date())
-    if until is not None:
-        last = min(last, since_moment(until).astimezone(UTC).date() - timedelta(days=1))
-    if first > last:
+        first = max(first, since_moment(since).date())
+    end = None if until is None else since_moment(until).date()
+    if end is not None and first < end <= last:
+        last = end - timedelta(days=1)
+    if first > last or (end is not None and end <= first):
         fail(f"The export has {export.days[0]} to {export.days[1]}; no day of it is left to compare.", EXIT_WRONG)
     return first, last
 
 
 def _say(found: Sequence[Matched], export: Export, days: tuple[date, date]) -> None:
-    from ai_budget_callbacks.money import usd_text
+    from ai_budget_callbacks.money import usd_with_sign
 
     theirs = sum(item.theirs.pico or 0 for item in found if item.theirs is not None)
     ours = sum(item.ours.pico or 0 for item in found if item.ours is not None)
     equal = sum(item.verdict == "equal" for item in found)
     stated = any(item.theirs is not None and item.theirs.pico is not None for item in found)
-    sums = f"theirs ${usd_text(theirs)}, ours ${usd_text(ours)}, difference ${usd_text(theirs - ours)}"
+    sums = f"theirs {usd_with_sign(theirs)}, ours {usd_with_sign(ours)}, difference {usd_with_sign(theirs - ours)}"
     if not stated:
-        sums = f"the export states tokens and no amounts; ours ${usd_text(ours)}"
+        sums = f"the export states tokens and no amounts; ours {usd_with_sign(ours)}"
     click.echo(f"{export.format}, {days[0]} to {days[1]} (UTC): {equal} of {len(found)} equal; {sums}.", err=True)
     if export.more:
         click.echo("The export is one page of several (has_more): fetch the next pages, too.", err=True)

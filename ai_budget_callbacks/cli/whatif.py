@@ -10,6 +10,7 @@ import click
 from ai_budget_callbacks.cli.output import (
     EXIT_UNPRICED,
     EXIT_WRONG,
+    check_run,
     fail,
     ledger_option,
     open_book,
@@ -22,6 +23,9 @@ from ai_budget_callbacks.cli.prices import own_prices, prices_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ai_budget_callbacks.ledger import Entry, Ledger
+    from ai_budget_callbacks.what_if import Swap
 
 __all__ = ["what_if"]
 
@@ -55,24 +59,33 @@ def what_if(
     """
     from ai_budget_callbacks.columns import check_columns
     from ai_budget_callbacks.ledger import Query
-    from ai_budget_callbacks.what_if import compare, comparison_row, read_swap
+    from ai_budget_callbacks.what_if import SUMS, compare, comparison_row, read_swaps
 
     mine, now = own_prices(prices), datetime.now(UTC)
     columns = [name.strip() for name in by.split(",") if name.strip()]
     book = open_book(ledger)
     with told():
-        swaps = [read_swap(text, mine, now) for text in models]
+        swaps = read_swaps(models, mine, now)
+        check_run(book, run)
         entries = list(book.entries(Query(run=run, since=None if since is None else since_moment(since))))
-        check_columns(columns, entries)
-        found = compare(entries, swaps, mine, columns)
-    for swap in swaps:
-        if swap not in {key[0] for key in found}:
-            fail(f"No calls of {swap.model!r} in {book.url}; `ai-budget report` lists the models.", EXIT_WRONG)
+        found = compare(entries, swaps, mine, check_columns(columns, entries, SUMS))
+    _say_none([swap for swap in swaps if swap not in {key[0] for key in found}], swaps, entries, book)
     rows = [
         comparison_row(swap, dict(zip(columns, group, strict=True)), sums)
         for (swap, group), sums in sorted(found.items(), key=lambda item: (swaps.index(item[0][0]), item[0][1]))
     ]
-    render(rows, output)
+    render(rows, output, none="Nothing to compare.")
     click.echo(_TOLD, err=True)
     if not any(row["calls"] for row in rows):
         fail("None of these calls could be priced so.", EXIT_UNPRICED)
+
+
+def _say_none(without: Sequence[Swap], swaps: Sequence[Swap], entries: Sequence[Entry], book: Ledger) -> None:
+    """Why models have no row. One that nobody called is an error: it is a slip, and looks like no cost."""
+    from ai_budget_callbacks.what_if import why_none
+
+    for swap in without:
+        why = why_none(entries, swap, swaps)
+        if why is None:
+            fail(f"No calls of {swap.model!r} in {book.url}; `ai-budget report` lists the models.", EXIT_WRONG)
+        click.echo(why, err=True)

@@ -301,7 +301,7 @@ class LedgerStatus:
     """How much a store holds.
 
     Attributes:
-        entries: Number of entries by status.
+        entries: Number of calls and charges by the status they have by now; corrections of them are not counted.
         first_at, last_at: When the first and the last was booked (aware, UTC), or None.
         open_holds: Calls in flight, or lost and not swept yet.
         size_bytes: Of the file.

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 __all__ = ["known_budgets", "latest_runs", "status"]
 
 _LATEST_RUNS = """
-SELECT run_id FROM entry WHERE run_id IS NOT NULL GROUP BY run_id ORDER BY MAX(id) DESC LIMIT ?
+SELECT run_id FROM entry WHERE run_id IS NOT NULL AND id NOT IN (SELECT id FROM entry WHERE adjusts IS NOT NULL)
+GROUP BY run_id ORDER BY MAX(id) DESC LIMIT ?
 """
 _BUDGETS = "SELECT key, name, identity, last_limit FROM budget ORDER BY created_at, key"
-_STATUS = "SELECT status, count(*), MIN(at), MAX(at) FROM entry GROUP BY status"
+# what was corrected counts once, as its last correction
+_STATUS = """
+SELECT status, count(*) FROM entry WHERE id NOT IN (SELECT adjusts FROM entry WHERE adjusts IS NOT NULL)
+AND (adjusts IS NULL OR id IN (SELECT MAX(id) FROM entry WHERE adjusts IS NOT NULL GROUP BY adjusts)) GROUP BY status
+"""
 
 
 def latest_runs(conn: Any, count: int) -> list[str]:
-    """Ids of the runs that booked something last, the latest first."""
+    """Ids of the runs that booked something last, the latest first; a correction of an old run is none."""
     return [row[0] for row in conn.execute(_LATEST_RUNS, (count,)).fetchall()]
 
 
@@ -35,12 +40,12 @@ def known_budgets(conn: Any) -> list[KnownBudget]:
 
 def status(conn: Any) -> LedgerStatus:
     """How much is in the file, and since when."""
-    rows = conn.execute(_STATUS).fetchall()
-    counts: Mapping[str, int] = {row[0]: row[1] for row in rows}
+    counts: Mapping[str, int] = dict(conn.execute(_STATUS).fetchall())
+    first, last = conn.execute("SELECT MIN(at), MAX(at) FROM entry").fetchone()
     return LedgerStatus(
         entries=counts,
-        first_at=moment(min(row[2] for row in rows)) if rows else None,
-        last_at=moment(max(row[3] for row in rows)) if rows else None,
+        first_at=None if first is None else moment(first),
+        last_at=None if last is None else moment(last),
         open_holds=int(conn.execute("SELECT count(*) FROM hold").fetchone()[0]),
         size_bytes=int(
             conn.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()[0]

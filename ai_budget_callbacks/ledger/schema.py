@@ -153,7 +153,15 @@ def m005_adjustments(db: Database) -> None:
         db.execute(f"CREATE VIEW {name} AS {statement}")
 
 
-_ALL = {"m001_books", "m002_views", "m003_path", "m004_corrections", "m005_adjustments"}
+@_migrations()
+def m006_ends(db: Database) -> None:
+    """A run ends with its last call or charge, whenever it is corrected."""
+    ((view,),) = db.execute("SELECT sql FROM sqlite_master WHERE type = 'view' AND name = 'runs'").fetchall()
+    db.execute("DROP VIEW runs")
+    db.execute(view.replace("MAX(at)", "MAX(CASE WHEN adjusts IS NULL THEN at END)"))
+
+
+_ALL = {"m001_books", "m002_views", "m003_path", "m004_corrections", "m005_adjustments", "m006_ends"}
 _OURS = "SELECT name FROM _sqlite_migrations WHERE migration_set = 'ai_budget_callbacks'"
 
 

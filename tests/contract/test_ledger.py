@@ -15,6 +15,7 @@ import pytest
 from ai_budget_callbacks.budget import Attached, Budget
 from ai_budget_callbacks.errors import ConfigError, LedgerError
 from ai_budget_callbacks.ledger import NoRoom
+from ai_budget_callbacks.report import run_row
 from tests.support.books import (
     CALLS,
     HOUR,
@@ -1073,6 +1074,18 @@ def test_the_runs_that_booked_last_come_first(ledger):
     assert ledger.latest_runs(2) == ["r3", "r1"]
 
 
+def test_a_correction_makes_no_run_the_latest_and_does_not_move_its_end(store, ledger):
+    first = ledger.settle(posting(call("a", run_id="r1"), 300, at=NOW)).entry
+    ledger.settle(posting(call("b", run_id="r2"), 10, at=NOW + HOUR))
+    ledger.adjust(first.id, correction(200, at=NOW + 30 * HOUR))
+    assert ledger.latest_runs(9) == ["r2", "r1"]
+    row = run_row("r1", [entry for entry in everything(ledger) if entry.run_id == "r1"])
+    assert (row["ended_at"], row["cost_usd"]) == ("2026-03-01T12:00:00+00:00", "0.0000000002")
+    if store.shared:
+        assert store.sql("SELECT run_id, substr(ended_at, 1, 13), spent_usd FROM runs ORDER BY 1") == [
+            ("r1", "2026-03-01T12", "0.000000000200"), ("r2", "2026-03-01T13", "0.000000000010")]  # fmt: skip
+
+
 def test_a_ledger_says_which_budgets_it_has_seen(ledger):
     assert ledger.known_budgets() == []
     ledger.register([durable()])
@@ -1095,6 +1108,15 @@ def test_a_ledger_says_how_much_is_in_it(ledger):
     assert (dict(full.entries), full.open_holds) == ({"priced": 2, "unpriced": 1}, 1)
     assert (full.first_at, full.last_at) == (NOW, NOW + 2 * HOUR)
     assert full.size_bytes >= 4096
+
+
+def test_a_corrected_call_counts_once_under_the_status_it_has_by_now(ledger):
+    found = ledger.settle(posting("a", None, status="unpriced", usage=usage(output_text=1))).entry
+    ledger.settle(posting("b", 10))
+    for pico, status in ((300, "estimated"), (200, "priced")):
+        ledger.adjust(found.id, correction(pico, status=status, at=NOW + HOUR))
+    full = ledger.status()
+    assert (dict(full.entries), full.first_at, full.last_at) == ({"priced": 2}, NOW, NOW + HOUR)
 
 
 def test_good_books_verify(ledger):
@@ -1301,7 +1323,7 @@ def test_an_older_file_gets_the_sums_that_count_a_correction_once(store, ledger)
     entry = ledger.settle(posting("a", 300, usage=usage(output_text=1))).entry
     ledger.close()
     store.sql(
-        "DELETE FROM _sqlite_migrations WHERE name = 'm005_adjustments'",
+        "DELETE FROM _sqlite_migrations WHERE name IN ('m005_adjustments', 'm006_ends')",
         "DROP INDEX entry_adjusts",
         *(f"DROP VIEW {view}" for view in VIEWS),
         *(f"CREATE VIEW {view} AS SELECT 'counted twice' AS spent_usd" for view in VIEWS),

@@ -9,6 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -19,8 +22,11 @@ import time_machine
 from click.testing import CliRunner
 
 from ai_budget_callbacks import Budget, Meter
-from ai_budget_callbacks.cli import main
+from ai_budget_callbacks.cli import correct, main
+from ai_budget_callbacks.ledger import Query, open_ledger
 from ai_budget_callbacks.meter import Outcome
+from ai_budget_callbacks.pricing import PriceBook
+from ai_budget_callbacks.reprice import apply, reprice
 from ai_budget_callbacks.usage import Call, Request, Usage, Who, anthropic, openai
 from tests.support.audit import read_back
 from tests.support.books import audit
@@ -100,7 +106,7 @@ def test_reprice_is_a_dry_run(path):
 """)
     assert table(notes) == [
         f"1 of brand-new left as booked: no price: genai-prices {version('genai-prices')} does not know 'brand-new' of provider 'openai'.",
-        "1 calls differ, by $-0.00003 in all. Nothing was written; --apply posts it.",
+        "1 calls differ, by -$0.00003 in all. Nothing was written; --apply posts it.",
     ]
     assert Path(path).read_bytes() == before
     assert [row["entry"] for row in rows("reprice", "--ledger", path)] == [4]
@@ -110,7 +116,7 @@ def test_reprice_applies_once(path):
     before = read_back(path)
     out, notes = run("reprice", "--apply", "--ledger", path, "--json")
     assert [row["difference_usd"] for row in json.loads(out)] == ["-0.00003"]
-    assert notes.splitlines()[-1] == f"1 adjustments posted in {path}, $-0.00003 in all."
+    assert notes.splitlines()[-1] == f"1 adjustments posted in {path}, -$0.00003 in all."
     after = read_back(path)
     assert after.entries[:-1] == before.entries, "an entry was changed"
     assert after.spent()[0] - before.spent()[0] == after.cost_usd - before.cost_usd == Decimal("-0.00003")
@@ -122,7 +128,7 @@ def test_reprice_applies_once(path):
     report = json.loads(run("report", "--ledger", path, "--json")[0])
     assert [(row["calls"], row["cost_usd"]) for row in report if row["model"] == "gpt-4o-mini"] == [(4, "0.0006")]
     assert (
-        "adjustment: gpt-4o-mini  0 + 0 tokens  $-0.00003 (repriced: reader)"
+        "adjustment: gpt-4o-mini  0 + 0 tokens  -$0.00003 (repriced: reader)"
         in run("show", "run-24", "--ledger", path)[0]
     )
 
@@ -135,6 +141,100 @@ def test_reprice_looks_only_where_it_is_told(path):
     assert "There is no run 'nowhere'" in run("reprice", "--ledger", path, "--run", "nowhere", code=1)[1]
     missing = run("reprice", "--apply", "--ledger", f"{path}.none", code=1)
     assert (missing[0], Path(f"{path}.none").exists()) == ("", False)
+
+
+def test_reprice_of_a_model_that_nobody_called_is_an_error(path):
+    """It said that nothing would be booked otherwise, with exit code 0."""
+    for args, where in (
+        ((), "on the books"),
+        (("--since", "2d"), "since 2d"),
+        (("--run", "run-23"), "in run 'run-23'"),
+    ):
+        out, notes = run("reprice", "--model", "gpt-4o-mni", *args, "--ledger", path, code=1)
+        assert (out, notes) == ("", f"No calls of 'gpt-4o-mni' {where}; `ai-budget report` lists the models.\n")
+    found = json.loads(run("reprice", "--model", "GPT-4o-mini", "--ledger", path, "--json")[0])
+    assert [row["entry"] for row in found] == [4]
+
+
+def test_reprice_beside_another_one_says_what_it_posted_itself(path, capsys):
+    """Both found the difference of 0.00003 before either posted it."""
+    stores = [open_ledger(path), open_ledger(path)]
+    both = [[item for item in reprice(list(store.entries(Query())), PriceBook()) if not item.left] for store in stores]
+    for store, found in zip(stores, both, strict=True):
+        correct._say(found, found, apply(store, found, datetime.now(UTC)), store)
+        store.close()
+    assert capsys.readouterr().err.splitlines() == [
+        f"1 adjustments posted in {path}, -$0.00003 in all.",
+        f"0 adjustments posted in {path}, $0 in all. 1 had been posted by somebody else by then.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("output", "printed"), [((), b"unpriced \\u2192 priced"), (("--csv",), b"unpriced \\u2192 priced")]
+)
+def test_a_terminal_without_the_sign_does_not_end_a_command_that_posted(path, tmp_path, output, printed):
+    """The money was posted, and the command died of the arrow in "unpriced → priced"."""
+    own = tmp_path / "prices.toml"
+    own.write_text('[prices.brand-new]\ninput = "1"\noutput = "2"\n')
+    command = [
+        sys.executable,
+        "-m",
+        "ai_budget_callbacks",
+        "reprice",
+        "--apply",
+        "--prices",
+        str(own),
+        "--ledger",
+        path,
+    ]
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    out = subprocess.run([*command, *output], capture_output=True, check=False, timeout=60, env=env, cwd=ROOT)
+    assert (out.returncode, printed in out.stdout, b"Traceback" in out.stderr) == (0, True, False), out.stderr
+    assert b"2 adjustments posted" in out.stderr
+    # 1000 x 1 + 100 x 2 a million, of the call that had no price
+    assert read_back(path).entries[-1]["cost_pico"] == 1_200_000_000
+    for args in (("--help",), ("price", "--help"), ("report", "--by", "\u2192")):
+        plain = subprocess.run(
+            [*command[:3], *args], capture_output=True, check=False, timeout=60, cwd=ROOT,
+            env=os.environ | {"PYTHONIOENCODING": "ascii:strict", "AI_BUDGET_LEDGER": path},
+        )  # fmt: skip
+        assert b"Traceback" not in plain.stderr, args
+        assert plain.returncode == (1 if args[0] == "report" else 0)
+
+
+@pytest.fixture
+def corrected(path, tmp_path):
+    """The two days with a price for the one call without: 1000 x 1 + 100 x 2 a million = 0.0012 on top of $0.05 held."""
+    own = tmp_path / "own.toml"
+    own.write_text('[prices.brand-new]\ninput = "1"\noutput = "2"\n')
+    run("reprice", "--apply", "--prices", str(own), "--ledger", path)
+    return path
+
+
+def test_the_parts_of_a_corrected_run_add_up_to_it(corrected):
+    """The entry without a price stayed one unpriced call beside a top of none."""
+    top, *below = rows("show", "run-24", "--ledger", corrected)
+    parts = [row for row in below if row["kind"] != "node"]
+    assert len(parts) == 7, "five calls and two adjustments"
+    for name in ("calls", "input_tokens", "output_tokens", "unpriced_calls", "free_calls"):
+        assert sum(row[name] for row in parts) == top[name], name
+    for name in ("cost_usd", "booked_usd", "estimated_usd", "unknown_usd"):
+        assert sum(Decimal(row[name] or 0) for row in parts) == Decimal(top[name]), name
+    # 0.00018 + 0.0235 + 0.0012
+    assert (top["cost_usd"], top["unpriced_calls"], top["unknown_usd"]) == ("0.02488", 0, "0.00204")
+
+
+def test_a_corrected_call_is_reported_under_the_status_it_has_by_now(corrected):
+    """24 November: 0.00018, 0.0235 and 0.0012 priced, what had no price at first among them, and $0.00204 held."""
+    found = rows("report", "--by", "status", "--since", "2026-11-24", "--ledger", corrected)
+    assert [(row["status"], row["calls"], row["cost_usd"], row["booked_usd"], row["unpriced_calls"]) for row in found] == [
+        ("priced", 3, "0.02488", "0.02488", 0), ("free", 1, "0", "0", 0), ("unknown", 1, "0", "0.00204", 0)]  # fmt: skip
+    (status,) = rows("status", "--ledger", corrected)
+    counted = {name: status[name] for name in ("entries", "priced", "unpriced", "unknown", "free", "estimated")}
+    assert counted == {"entries": 8, "priced": 6, "unpriced": 0, "unknown": 1, "free": 1, "estimated": 0}
+    (row,) = rows("what-if", "--model", "brand-new=gpt-4.1-nano", "--by", "status", "--ledger", corrected)
+    # 1000 x 0.10 + 100 x 0.40 a million
+    assert (row["status"], row["was_usd"], row["would_be_usd"]) == ("priced", "0.0012", "0.00014")
 
 
 # -- what-if
@@ -186,16 +286,43 @@ def test_what_if_leaves_nothing_out_silently(path):
         ("=gpt-4o", "--model takes MODEL=OTHER"),
         ("gpt-4=gpt-4o", "No calls of 'gpt-4' in"),
         ("anthropic/gpt-4o=gpt-4o-mini", "No calls of 'gpt-4o' in"),
+        ("gpt-4o=gpt-4.1-nano --model gpt-4o=gpt-4o-mini", "--model gpt-4o=… is given twice."),
+        ("openai/GPT-4o=gpt-4.1-nano --model openai/gpt-4o=gpt-4o-mini", "--model openai/gpt-4o=… is given twice."),
+        ("gpt-4o=gpt-4o-mini --run run-2", "There is no run 'run-2' in"),
     ],
 )
 def test_what_if_of_nothing_is_an_error(path, model, said):
-    out, notes = run("what-if", "--model", model, "--ledger", path, code=1)
-    assert (out, said in notes) == ("", True)
+    out, notes = run("what-if", "--model", *model.split(" "), "--ledger", path, code=1)
+    assert (out, said in notes) == ("", True), notes
+
+
+def test_what_if_of_calls_that_are_free_or_taken_says_so(tmp_path):
+    path = str(tmp_path / "free.db")
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        for name, model, kind in (("a", "gpt-4o", "cached"), ("b", "gpt-4o-mini", "answer")):
+            call = Call(id=name, framework="direct", provider="openai", model=model, started_at=at)
+            meter.settle(meter.reserve(call), Outcome(kind=kind, usage=openai.read(RAW)))
+        meter.close()
+    free = "All 1 calls of 'gpt-4o' are free; there is nothing to compare."
+    out, notes = run("what-if", "--model", "gpt-4o=gpt-4o-mini", "--ledger", path, code=3)
+    assert (out, notes.splitlines()[0], "No calls" in notes) == ("", free, False)
+    pair = ("what-if", "--model", "gpt-4o=gpt-4o-mini", "--model", "gpt-4o-mini=gpt-4.1-nano", "--ledger", path)
+    # 1000 x 0.10 + 100 x 0.40 a million
+    assert [(row["model"], row["would_be_usd"]) for row in rows(*pair)] == [("gpt-4o-mini", "0.00014")]
+    assert run(*pair)[1].splitlines()[0] == free
+    twice = ("--model", "gpt-4o-mini=gpt-4.1-nano", "--model", "openai/gpt-4o-mini=gpt-4o", "--ledger", path)
+    assert run("what-if", *twice)[1].splitlines()[0] == (
+        "The calls of 'openai/gpt-4o-mini' are those of --model gpt-4o-mini=…, given before it."
+    )
 
 
 def test_what_if_by_what_is_no_column(path):
     out, notes = run("what-if", "--model", "gpt-4o=gpt-4o-mini", "--by", "usr", "--ledger", path, code=1)
     assert (out, "Did you mean 'user'" in notes) == ("", True)
+    out, notes = run("what-if", "--model", "gpt-4o=gpt-4o-mini", "--by", "was_usd", "--ledger", path, code=1)
+    assert (out, "'was_usd' is a sum, and nothing to group by" in notes) == ("", True)
 
 
 # -- reconcile
@@ -243,7 +370,7 @@ day         model        verdict        theirs_usd    ours_usd    difference_usd
 ----------  -----------  -----------  ------------  ----------  ----------------  -------------  -----------  -------------------------  --------------------------  -----------------------------------------------------------------------------------------------------------
 2026-11-24  brand-new    only ours                                             0                           1                                                         not in the export; of ours 1 without a price ($0.05 booked)
 2026-11-24  gpt-4o       differs            0.0037      0.0035            0.0002                           2                                                         $0.0002 in amounts, and no token counts to tell why; of ours 1 with an outcome nobody saw ($0.00204 booked)
-2026-11-24  gpt-4o-mini  differs           0.00018     0.00021          -0.00003                           1                                                         $-0.00003 in amounts, and no token counts to tell why
+2026-11-24  gpt-4o-mini  differs           0.00018     0.00021          -0.00003                           1                                                         -$0.00003 in amounts, and no token counts to tell why
 2026-11-24  gpt-5        only theirs          0.01                          0.01                                                                                     not through us
 """)
     assert notes == (
@@ -396,6 +523,50 @@ def test_reconcile_both_at_once(path):
     assert row["why"] == "$0.000075 other tokens; $0.000025 other prices"
 
 
+def test_reconcile_takes_a_provider_by_any_of_its_names(path):
+    """2 x 0.00021. By another letter everything was "only theirs"."""
+    text = f"date,model,cost_usd\n2026-11-23,{DATED},0.00042\n"
+    for name in ("openai", "OpenAI"):
+        (row,) = rows("reconcile", "-", "--ledger", path, "--provider", name, "--all", stdin=text)
+        assert (row["verdict"], row["ours_usd"]) == ("equal", "0.00042")
+
+
+def test_reconcile_with_a_provider_of_no_call_is_an_error(path):
+    text = "date,model,cost_usd\n2026-11-23,gpt-4o-mini,0.00042\n"
+    out, notes = run("reconcile", "-", "--ledger", path, "--provider", "azure", stdin=text, code=1)
+    assert (out, notes) == (
+        "",
+        "No calls of provider 'azure' from 2026-11-23 to 2026-11-23; those of these days are of anthropic, openai.\n",
+    )
+    out, notes = run(
+        "reconcile", "-", "--ledger", path, "--provider", "anthropic", stdin=text.replace("23", "24"), code=1
+    )
+    assert (out, notes.endswith("those of these days are of openai.\n")) == ("", True)
+    out, notes = run("reconcile", "-", "--ledger", path, "--provider", "openai", stdin=text.replace("23", "12"), code=1)
+    assert (out, notes.endswith("these days have no calls at all.\n")) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("date", "found"),
+    [
+        ("2026-11-22T23:30:00-05:00", "2026-11-23"),
+        ("2026-11-24 01:30:00+02:00", "2026-11-23"),
+        ("2026-11-23T23:30:00.5Z", "2026-11-23"),
+        ("2026-11-23 23:30:00 UTC", "2026-11-23"),
+        ("2026-11-23T23:30", "2026-11-23"),
+        (" 2026-11-23 ", "2026-11-23"),
+    ],
+)
+def test_days_of_an_export_are_in_utc(path, date, found):
+    """2 x 0.00021 on 23 November. The offset was cut off with the time."""
+    for text in (
+        f"date,model,cost_usd\n{date},{DATED},0.00042\n",
+        json.dumps({"data": [{"date": date, "model": DATED, "usage": 0.00042}]}),
+    ):
+        (row,) = rows("reconcile", "-", "--ledger", path, "--provider", "openai", "--all", stdin=text)
+        assert (row["day"], row["verdict"]) == (found, "equal")
+
+
 def test_reconcile_openrouter(tmp_path):
     path = str(tmp_path / "router.db")
     at = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -417,13 +588,54 @@ def test_reconcile_openrouter(tmp_path):
     assert (row["verdict"], row["difference_usd"], row["their_calls"]) == ("differs", "-0.012", 2)
 
 
+def test_reconcile_invents_no_price_where_costs_were_stated(tmp_path):
+    """Three calls at $0.01 there, two here: all of the difference is the third, and was told as "other prices"."""
+    path = str(tmp_path / "stated.db")
+    at = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        for name in ("a", "b"):
+            call = Call(id=name, framework="direct", provider="openrouter", model="openai/gpt-4.1", started_at=at)
+            meter.settle(meter.reserve(call), Outcome(kind="answer", usage=openai.read(RAW | {"cost": "0.01"})))
+        meter.close()
+    head = "date,model,usage,requests,prompt_tokens,completion_tokens\n2026-11-24,openai/gpt-4.1,"
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=f"{head}0.03,3,3000,300\n")
+    assert (row["ours_usd"], row["difference_usd"], row["why"]) == (
+        "0.02", "0.01", "1 calls not through us; $0.01 in amounts; 2 of ours without prices by token to tell why")  # fmt: skip
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=f"{head}0.03,2,2000,200\n")
+    assert row["why"] == "$0.01 other prices for the same tokens"
+
+
+def test_reconcile_invents_no_price_for_tokens_that_had_none_here(tmp_path):
+    """1000 x 0.02 a million of an embedding: what 50 output tokens there cost, nobody here knows."""
+    path = str(tmp_path / "embedded.db")
+    at = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    with time_machine.travel(at, tick=False):
+        meter = Meter(ledger=path)
+        call = Call(id="a", framework="direct", provider="openai", model="text-embedding-3-small", started_at=at)
+        meter.settle(meter.reserve(call), Outcome(kind="answer", usage=openai.read({"prompt_tokens": 1000})))
+        meter.close()
+    head = "date,model,cost_usd,input_tokens,output_tokens\n2026-11-24,text-embedding-3-small,"
+    (row,) = rows("reconcile", "-", "--ledger", path, stdin=f"{head}0.0001,1000,50\n")
+    assert (row["ours_usd"], row["why"]) == (
+        "0.00002", "$0.00008 in amounts; ours has no price for such tokens to tell why")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ('{"data": [', "The export is not JSON"),
         ('{"error": "no key"}', 'Page 1 of the export has no list "data"'),
         ('{"data": [{"what": 1}]}', "Name the one it is with --format"),
-        ('{"data": [], "has_more": false}', "This export is none of"),
+        ('{"data": [], "has_more": false}', 'The export has no rows ("data" is empty); ask the API for the days'),
+        ("[]", 'The export has no rows ("data" is empty)'),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"data": [{"start_time": 1, "results": 5}]}', "bucket 1 of data: results: Input should be a valid list"),
+        ("", "The export is empty."),
+        (" \n\n", "The export is empty."),
+        ("\ndate,model,cost_usd\n", "names no column date, model, cost_usd; it has none."),
+        ("date,model,cost_usd,cost_usd\n2026-11-23,a,1,2\n", "names cost_usd more than once; leave one of them out."),
+        ('date,model,cost_usd\n2026-11-23,"a,1\n' + "x" * 140_000, "A quote may not be closed there"),
         (
             costs(d23={"x, input": '"much"'}),
             "bucket 1 of data, result 1: amount.value: Input should be a valid decimal",
@@ -435,6 +647,11 @@ def test_reconcile_openrouter(tmp_path):
         ("day,model,usd\n", "names no column date, cost_usd; it has day, model, usd"),
         ("date,model,cost_usd\n2026-11-23,a\n", "line 2: 2 cells under 3 columns"),
         ("date,model,cost_usd\n2026-11-23,a,1\n23.11.2026,a,1\n", "line 3: date: Input should be a valid date"),
+        (
+            "date,model,cost_usd\n2026-11-23T10:00:00 EST,a,1\n",
+            "line 2: date: Input should be a valid date",
+        ),
+        ('{"data": [{"starting_at": "0001-01-01T00:00:00+05:00", "results": []}]}', "is before the first or after"),
         ("date,model,cost_usd\n2026-11-23,a,1\n2026-11-23,a,-\n", "line 3: cost_usd: Input should be a valid decimal"),
         ("date,model,cost_usd,requests\n2026-11-23,a,1,-2\n", "line 2: requests: Input should be greater than"),
         ("date,model,cost_usd\n", "The export has no rows"),
@@ -459,6 +676,31 @@ def test_an_export_in_another_coding_or_of_other_days(path):
         "This file is no JSON"
         in run("reconcile", "-", "--ledger", path, "--format", "openai-costs", stdin=CSV, code=1)[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--tolerance", "-1"), "--tolerance is an amount from 0 on, not -1."),
+        (("--since", "99999999999d"), "'99999999999d' is an age before the first day there is"),
+        (("--since", "99999999999999999999w"), "is an age before the first day there is"),
+        (("--since", "0001-01-01T00:00:00+05:00"), "is before the first or after the last day there is in UTC."),
+        (("--until", "0001-01-01"), "no day of it is left to compare."),
+        (("--until", "2026-11-23"), "no day of it is left to compare."),
+    ],
+)
+def test_options_out_of_range_are_one_line(path, args, said):
+    out, notes = run("reconcile", "-", "--ledger", path, *args, stdin=CSV, code=1)
+    assert (out, said in notes, notes.count("\n")) == ("", True, 1), notes
+    if args[0] == "--since":
+        for command in (("report",), ("reprice",), ("what-if", "--model", "gpt-4o=gpt-4o-mini")):
+            out, notes = run(*command, "--ledger", path, *args, code=1)
+            assert (out, said in notes, notes.count("\n")) == ("", True, 1), notes
+
+
+def test_an_export_may_have_the_last_day_there_is(path):
+    text = "date,model,cost_usd\n9999-12-31,a,1\n"
+    assert [row["verdict"] for row in rows("reconcile", "-", "--ledger", path, stdin=text)] == ["only theirs"]
 
 
 @pytest.mark.parametrize("name", ["reprice", "what-if", "reconcile"])

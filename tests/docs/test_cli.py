@@ -122,6 +122,22 @@ def test_price_exits_3_where_it_cannot_price(args, body, said):
     assert result.stdout == "", "an amount was printed for what has no price"
 
 
+@pytest.mark.parametrize(
+    ("args", "body", "said"),
+    [
+        (("--units", "foo=1"), "{}", "--units: there is no bucket foo; there are audio_seconds, "),
+        (("--units", "web_search=1", "--units", "web_search=2"), "{}", "--units web_search=… is given twice"),
+        (("--units", f"web_search={'9' * 5000}"), "{}", "--units takes BUCKET=N"),
+        ((), "[" * 200_000, "nested too deeply"),
+        (("--at", "0001-01-01T00:00:00+05:00"), '{"prompt_tokens": 1}', "is before the first or after the last day"),
+    ],
+)
+def test_nonsense_given_to_price_is_one_line(args, body, said):
+    result = run("price", "-", "--provider", "openai", "--model", "gpt-4o", *args, stdin=body)
+    assert (result.exit_code, result.stdout, said in result.stderr) == (1, "", True), result.output
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.fixture
 def ledger(tmp_path):
     """A ledger with 3 calls of alice and 1 of bob: 1000 x 0.15 + 100 x 0.60 = 210 per million each."""

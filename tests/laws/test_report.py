@@ -9,8 +9,10 @@ from types import MappingProxyType
 
 import pytest
 
+from ai_budget_callbacks.calltree import call_tree
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.ledger import Entry
+from ai_budget_callbacks.money import usd_with_sign
 from ai_budget_callbacks.report import grouped_rows, summarise
 from ai_budget_callbacks.usage import Usage
 
@@ -87,6 +89,19 @@ def test_printed():
     )
 
 
+def test_a_negative_sum_has_its_sign_before_the_dollar():
+    """As of a report of the day a price was corrected: 0.00021 taken back. What programs read is a number."""
+    back = replace(BASE, kind="adjustment", adjusts=9, cost_pico=-210_000_000, booked_pico=-110_000_000)
+    summary = summarise([back])
+    head = "0 calls, 1000 + 100 tokens, -$0.00021 (-$0.00011 booked on budgets)"
+    assert str(summary).splitlines()[0] == head
+    assert summary.to_markdown().startswith("**-$0.00021** in 0 calls")
+    assert "<b>-$0.00021</b>" in summary._repr_html_()
+    assert str(call_tree([back])).splitlines()[0] == "r  0 calls  -$0.00021 (-$0.00011 booked on budgets)"
+    assert (summary.to_dict()["cost_usd"], grouped_rows([back], ["user"])[0]["cost_usd"]) == ("-0.00021", "-0.00021")
+    assert [usd_with_sign(pico) for pico in (3_500_000_000, 0, -3_500_000_000)] == ["$0.0035", "$0", "-$0.0035"]
+
+
 def test_markdown_dict_and_html_agree():
     summary = summarise(ENTRIES)
     assert summary.to_markdown().startswith("**$0.00031** in 5 calls, 3000 + 300 tokens")
@@ -108,6 +123,32 @@ def test_rows_by_several_columns_and_a_metadata_key():
         ("alice", "nightly", 4, "0.00021"),
         ("bob", "nightly", 1, "0.0001"),
     ]
+
+
+def test_a_metadata_key_goes_before_what_an_entry_has_under_its_name():
+    """`source` of an entry is the provenance of its price, `kind` what it is, `tool` a column of reports."""
+    named = replace(BASE, metadata=MappingProxyType({"source": "web", "kind": "chat", "tool": "mine", "cost_usd": "x"}),
+                    source=MappingProxyType({"kind": "catalogue"}))  # fmt: skip
+    items = [named, replace(BASE, id=2, source=MappingProxyType({"kind": "catalogue"}))]
+    for name, values in {
+        "source": ["(none)", "web"],
+        "kind": ["(none)", "chat"],
+        "tool": ["(none)"],
+        "metadata.tool": ["(none)", "mine"],
+        "metadata.cost_usd": ["(none)", "x"],
+    }.items():
+        rows = grouped_rows(items, [name])
+        assert [row[name] for row in rows] == values
+        assert sum(row["calls"] for row in rows) == 2
+
+
+@pytest.mark.parametrize("name", ["calls", "input_tokens", "cost_usd", "booked_usd", "free_calls"])
+def test_sums_are_nothing_to_group_by(name):
+    for items in (ENTRIES, []):
+        with pytest.raises(ConfigError, match=rf"'{name}' is a sum, and nothing to group by \(step, agent"):
+            grouped_rows(items, ["user", name])
+    with pytest.raises(ConfigError, match=rf"For the metadata key, write metadata\.{name}\.$"):
+        grouped_rows([replace(BASE, metadata=MappingProxyType({name: "x"}))], [name])
 
 
 def test_nothing_is_no_money():
