@@ -63,7 +63,7 @@ TESTS = {
         "pricing/catalogue": ("tests/laws/test_catalogue.py", *PRICES),
         "budget": ("tests/laws/test_budget.py",),
         "booking": ("tests/laws/test_booking.py",),
-        "admission": ("tests/laws/test_admission.py", *METER),
+        "admission": ("tests/laws/test_admission.py", "tests/laws/test_own_prices.py", *METER),
         "ledger/rows": ("tests/laws/test_rows.py", *LEDGER),
         "ledger/adjusting": ("tests/flow/test_reprice.py", *LEDGER),
         "ledger/owner": ("tests/contract/test_owner.py", "tests/contract/test_ledger.py"),
@@ -75,7 +75,7 @@ TESTS = {
         "sizes": ("tests/laws/test_sizes.py",),
         "learned": ("tests/contract/test_learned.py", "tests/contract/test_meter.py"),
         "watch": METER,
-        "meter": METER,
+        "meter": ("tests/laws/test_own_prices.py", *METER),
     }.items()
 }
 # Prices are cached in the process, so only the first test that needs one is seen to reach the code behind it; what a test
