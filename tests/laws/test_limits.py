@@ -165,6 +165,26 @@ def test_another_seller_of_openais_models_is_held_at_unasked_cache_writes(model,
     assert usd_text(found.usd_pico) == held
 
 
+# -- answers that nobody will see
+
+
+@pytest.mark.parametrize(
+    ("model", "limit", "choices", "output"),
+    [
+        ("gpt-4o", None, 1, 16_384),  # the model's own maximum
+        ("gpt-4o", 700, 1, 700),
+        ("gpt-4o", 700, 3, 2_100),
+        ("brand-new", 700, 2, 1_400),
+        ("brand-new", None, 1, 90),  # nothing bounds it: as large as others were
+    ],
+)
+def test_an_answer_in_the_background_is_held_at_the_most_it_may_have(model, limit, choices, output):
+    made = call("openai", model, max_output_tokens=limit, choices=choices, background=True)
+    assert expected(made, [], Learned(outputs=(90,) * 20)).output_tokens == output
+    seen = call("openai", model, max_output_tokens=limit, choices=choices)
+    assert expected(seen, [], Learned(outputs=(90,) * 20)).output_tokens == 90
+
+
 # -- counted prompts
 
 

@@ -57,6 +57,7 @@ def test_without_a_tokenizer_json_brings_no_tokens_either():
         ("\ud800", 5),  # half a character, which some tools let through: three bytes and the quotes
         ({"at": date(2026, 11, 25)}, 20),  # what JSON lacks, as its text
     ],
+    ids=["two bytes", "half a character", "a day"],
 )
 def test_json_has_the_size_that_goes_over_the_wire(value, size):
     assert json_size(value) == size
@@ -81,6 +82,7 @@ def test_a_text_is_as_long_as_its_longest_form():
         (7, 1),
         ([], 0),
     ],
+    ids=["text", "half a character", "blocks", "lists", "no text", "json", "number", "nothing"],
 )
 def test_visible_output_is_text_as_it_is_and_the_rest_as_json(value, size):
     assert shown_size(value) == size

@@ -70,7 +70,7 @@ TESTS = {
         "ledger/verify": LEDGER,
         "ledger/sqlite": LEDGER,
         "reprice": ("tests/flow/test_reprice.py", "tests/docs/test_books_cli.py"),
-        "standing": ("tests/flow/test_reprice.py", "tests/laws/test_ledger_machine.py"),
+        "standing": ("tests/flow/test_reprice.py", "tests/docs/test_books_cli.py", "tests/laws/test_ledger_machine.py"),
         "exports": ("tests/docs/test_books_cli.py",),
         "sizes": ("tests/laws/test_sizes.py",),
         "learned": ("tests/contract/test_learned.py", "tests/contract/test_meter.py"),
