@@ -33,7 +33,7 @@ from ai_budget_callbacks.llama_index.unmetered import (
     is_structured,
     start_structured,
 )
-from ai_budget_callbacks.llama_index.workarounds import before_replaced, carry_context, put_first
+from ai_budget_callbacks.llama_index.workarounds import before_replaced, carry_context, let_errors_through, put_first
 from ai_budget_callbacks.marks import mark_waits
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.scope import installed
@@ -242,5 +242,6 @@ def attach() -> None:
         root.add_span_handler(_Watch())
         root.add_event_handler(_Chunks())
         carry_context()
+        let_errors_through()
         for kind in (BaseLLM, BaseEmbedding):
             before_replaced(kind, _gates)

@@ -11,25 +11,40 @@
    no other reader than this name, which has been at this place since core 0.11.
 5. Before core 0.14.22 the sync function of a `FunctionTool` runs in a thread without its caller's context, so that no
    `track()` reaches the models in it: it is run there as core does it since (`carry_context`).
+6. Sync methods that run async ones (`asyncio_run`, and `run_async_tasks` with a progress bar) take every RuntimeError
+   for a loop that cannot be had, run the spent coroutine again, and raise a bare "Detected nested async" (core 0.12 to
+   0.14.25). A refusal is a RuntimeError: the one that left the coroutine is raised instead (`let_errors_through`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 import wrapt
+from llama_index.core import async_utils
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.tools import function_tool
 
+from ai_budget_callbacks.errors import AIBudgetError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 
-__all__ = ["active_span_id", "before_replaced", "carry_context", "put_first", "refuse_prompt", "take_back"]
+__all__ = [
+    "active_span_id",
+    "before_replaced",
+    "carry_context",
+    "let_errors_through",
+    "put_first",
+    "refuse_prompt",
+    "take_back",
+]
 
 
 def put_first(instance: Any, gates: Sequence[BaseCallbackHandler], *, everywhere: BaseCallbackHandler) -> None:
@@ -120,3 +135,40 @@ def _in_context(acall: Any, tool: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if getattr(tool.async_fn, "__qualname__", "").startswith("sync_to_async."):
         tool._async_fn = functools.partial(asyncio.to_thread, tool.fn)  # noqa: SLF001 - nothing public sets it
     return acall(*args, **kwargs)
+
+
+def let_errors_through() -> None:
+    """Have sync methods that run async ones raise our errors as they are. Once for the process."""
+    for name in ("asyncio_run", "run_async_tasks"):
+        original = getattr(async_utils, name, None)
+        if original is None:
+            continue
+        wrapper = wrapt.FunctionWrapper(original, _errors_through)
+        for known, module in list(sys.modules.items()):  # most have it by name
+            if known.startswith("llama_index.") and getattr(module, "__dict__", {}).get(name) is original:
+                setattr(module, name, wrapper)
+
+
+def _errors_through(run: Any, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Coroutines are run: raises the error of ours that left one, where core made another one of it."""
+    left: list[AIBudgetError] = []
+
+    def watch(item: Any) -> Any:
+        if isinstance(item, list):
+            return [watch(one) for one in item]
+        return _watched(item, left) if asyncio.iscoroutine(item) else item
+
+    try:
+        return run(*map(watch, args), **{name: watch(value) for name, value in kwargs.items()})
+    except RuntimeError:
+        if not left:
+            raise
+    raise left[0]  # not while the other is handled, which would only mislead
+
+
+async def _watched(coroutine: Coroutine[Any, Any, Any], left: list[AIBudgetError]) -> Any:
+    try:
+        return await coroutine
+    except AIBudgetError as error:
+        left.append(error)
+        raise

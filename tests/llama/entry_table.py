@@ -15,10 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core import PromptTemplate, Settings, get_response_synthesizer
+from llama_index.core import (
+    KeywordTableIndex,
+    PromptTemplate,
+    Settings,
+    SummaryIndex,
+    TreeIndex,
+    get_response_synthesizer,
+)
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.evaluation import AnswerRelevancyEvaluator
+from llama_index.core.extractors import SummaryExtractor
+from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.query_engine import SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
+from llama_index.core.retrievers import QueryFusionRetriever
+from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.tools import QueryEngineTool
 from llama_index.core.types import PydanticProgramMode
 
@@ -238,8 +250,6 @@ way("tree_summarize")(lambda world: _synthesize(world, "tree_summarize"))
 
 
 def _synthesize(world: World, mode: str) -> Any:
-    from llama_index.core.schema import NodeWithScore, TextNode
-
     nodes = [NodeWithScore(node=TextNode(text="Two and two is four."), score=1.0)]
     return get_response_synthesizer(llm=world.chat, response_mode=mode).synthesize(QUESTION, nodes)
 
@@ -294,6 +304,54 @@ def _sub_question(world: World, *, use_async: bool) -> Any:
         response_synthesizer=get_response_synthesizer(llm=world.chat, use_async=use_async),
         use_async=use_async,
     )
+
+
+# -- sync methods that run async ones in a loop of their own
+
+
+@way("accumulate use_async", requests=2)
+def _(world: World) -> Any:
+    engine = SummaryIndex(_nodes(2)).as_query_engine(llm=world.chat, response_mode="accumulate", use_async=True)
+    return engine.query(QUESTION)
+
+
+@way("SubQuestionQueryEngine use_async", requests=6, statuses=_MIXED, reply=sub_questions)
+def _(world: World) -> Any:
+    return _sub_question(world, use_async=True).query(QUESTION)
+
+
+@way("QueryFusionRetriever", statuses=_UNSEEN)
+def _(world: World) -> Any:
+    return QueryFusionRetriever([_free(world).as_retriever()], llm=world.chat, num_queries=1).retrieve(QUESTION)
+
+
+@way("QueryFusionRetriever with more queries", requests=3, statuses=_MIXED)
+def _(world: World) -> Any:
+    return QueryFusionRetriever([_free(world).as_retriever()], llm=world.chat).retrieve(QUESTION)
+
+
+@way("IngestionPipeline with an extractor", requests=2)
+def _(world: World) -> Any:
+    return IngestionPipeline(transformations=[SummaryExtractor(llm=world.chat)]).run(nodes=_nodes(2))
+
+
+@way("KeywordTableIndex use_async", requests=2)
+def _(world: World) -> Any:
+    return KeywordTableIndex(_nodes(2), llm=world.chat, use_async=True)
+
+
+@way("TreeIndex use_async", requests=2)
+def _(world: World) -> Any:
+    return TreeIndex(_nodes(4), llm=world.chat, num_children=2, use_async=True)
+
+
+@way("evaluator")
+def _(world: World) -> Any:
+    return AnswerRelevancyEvaluator(llm=world.chat).evaluate(query=QUESTION, response="Four.")
+
+
+def _nodes(number: int) -> list[TextNode]:
+    return [TextNode(text=f"Fact {item}.") for item in range(number)]
 
 
 # -- agents and workflows

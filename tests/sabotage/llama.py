@@ -284,4 +284,22 @@ LLAMA = (
         GATE + "test_a_gate_is_put_back_even_where_the_model_had_no_call_before",
         ((INDEX + "workarounds.py", "            known(self)\n", "            pass\n"),),
     ),
+    Sabotage(
+        "li-refusal-retried",
+        "sync methods that run async ones turn a refusal into a bare RuntimeError",
+        STOPPED + "[accumulate use_async-install()]",
+        ((INDEX + "tracking.py", "        let_errors_through()\n", ""),),
+    ),
+    Sabotage(
+        "li-refusal-retried-by-name",
+        "the same in modules that imported core's function by name",
+        STOPPED + "[IngestionPipeline with an extractor-install()]",
+        ((INDEX + "workarounds.py", 'known.startswith("llama_index.")', 'known == "llama_index.core.async_utils"'),),
+    ),
+    Sabotage(
+        "li-refusal-behind-bar",
+        "the same behind a progress bar",
+        "tests/llama/test_sync_over_async.py::test_a_progress_bar_does_not_hide_a_refusal",
+        ((INDEX + "workarounds.py", '("asyncio_run", "run_async_tasks")', '("asyncio_run",)'),),
+    ),
 )

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError
 
 import llama_index.core.chat_engine.context
 import llama_index.core.response_synthesizers.refine
-from llama_index.core import llms
+from llama_index.core import async_utils, llms
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.instrumentation.dispatcher import Dispatcher
@@ -48,6 +48,7 @@ __all__ = [
     "LACKS_CACHE_IDX",
     "LACKS_EMBEDDINGS_CACHE",
     "LACKS_EMBEDDING_RETRIES",
+    "LACKS_LOOP_IN_THREAD",
     "LACKS_BLOCKS",
     "LACKS_NATIVE_CLAUDE",
     "LACKS_RATE_LIMITER",
@@ -99,6 +100,9 @@ LACKS_EMBEDDING_RETRIES = lacks(
 )
 LACKS_NATIVE_CLAUDE = lacks("llama-index-llms-anthropic", "native structured output", has=CLAUDE_IS_NATIVE)
 LACKS_BLOCKS = lacks("llama-index-core", "content blocks", has=hasattr(llms, "ImageBlock"))
+LACKS_LOOP_IN_THREAD = lacks(
+    "llama-index-core", "loop in a thread for sync methods called in a loop", has=hasattr(async_utils, "concurrent")
+)
 LACKS_RATE_LIMITER = lacks("llama-index-core", "LLM(rate_limiter=)", has="rate_limiter" in BaseLLM.model_fields)
 LACKS_RESPONSES = lacks("llama-index-llms-openai", "OpenAIResponses", has=OpenAIResponses)
 LACKS_STEP_CONTEXT = lacks(_WORKFLOWS, "context of the caller in the threads of sync steps", has=_STEPS_KEEP_CONTEXT)
