@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from decimal import Decimal
 import pytest
 
 from ai_budget_callbacks import Budget, Price, SameAs
+from ai_budget_callbacks.errors import LedgerError
 from ai_budget_callbacks.ledger import Query, open_ledger
 from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.pricing import PriceBook
@@ -449,6 +451,44 @@ def test_a_late_answer_of_another_model_stays_that_models(meter, ledger):
     assert {name: (totals.calls, totals.cost_usd) for name, totals in found.items()} == {
         "gpt-4o": (1, Decimal("0.0065"))
     }
+
+
+def test_tokens_that_a_better_reader_moves_between_input_and_output_move_though_the_cost_is_the_same(meter, ledger):
+    m = meter(BUDGETS, prices={"gpt-4o-mini": Price(input="1", output="1")})
+    stale = Usage(buckets={"input_uncached": 900, "output_text": 200}, reader="openai/0", raw=MINI, flags=("odd",))
+    spend(m, answered(reader=stale))
+    post(ledger, m.prices)
+    summary = summarise(m.entries())
+    assert (summary.input_tokens, summary.output_tokens, summary.cost_usd) == (1000, 100, Decimal("0.0011"))
+    last = list(m.entries())[-1]
+    assert (last.kind, last.flags, last.terms) == ("adjustment", (), Terms())
+    assert post(ledger, m.prices) == []
+
+
+def test_a_late_answer_brings_its_content(meter, ledger):
+    m = meter(BUDGETS, store_content=True)
+    opened = m.reserve(made())
+    m.settle(opened, Outcome(kind="unknown"))
+    m.settle(opened, answered(content={"said": "four"}))
+    with sqlite3.connect(ledger) as conn:
+        rows = conn.execute("SELECT kind, text_bytes, content FROM entry ORDER BY id").fetchall()
+    assert rows == [("call", 400, None), ("adjustment", 400, '{"said": "four"}')]
+
+
+def test_what_cannot_be_corrected_is_told(meter, ledger):
+    m = meter(BUDGETS)
+    spend(m)
+    post(ledger, DEARER)
+    (item,) = look(ledger, PriceBook({"gpt-4o-mini": Price(input="3", output="3")}))
+    unpriced = replace(item, cost=replace(item.cost, pico=None))
+    store = open_ledger(str(ledger))
+    with pytest.raises(LedgerError, match=r"Entry 1 was not corrected: a correction must say what the call cost\."):
+        apply(store, [unpriced], AT)
+    for number in (2, 99):
+        gone = replace(item, call=replace(item.call, entry=replace(item.call.entry, id=number)))
+        with pytest.raises(LedgerError, match=rf"There is no entry {number} to correct; an adjustment is corrected"):
+            apply(store, [gone], AT)
+    store.close()
 
 
 def test_claude_is_read_again_by_its_own_reader(meter, ledger):

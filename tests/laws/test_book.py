@@ -232,11 +232,12 @@ def test_a_stated_zero_is_free_where_the_free_variant_was_asked_for():
         assert cost.status == status
 
 
-def test_an_advisor_nobody_knows_makes_a_deployments_answer_unpriced():
+@pytest.mark.parametrize(("factor", "part"), [("1", 3_000_000_000), ("1.1", 3_300_000_000)])
+def test_an_advisor_nobody_knows_makes_a_deployments_answer_unpriced(factor, part):
     advised = replace(
         usage(input_uncached=1_000), others=(Other(model="claude-nobody-knows", buckets={"input_uncached": 1}),)
     )
-    book = PriceBook({"prod": SameAs("anthropic/claude-sonnet-4-5")})
+    book = PriceBook({"prod": SameAs("anthropic/claude-sonnet-4-5", factor=factor)})
     cost = book.price(advised, provider="anthropic", model="prod", requested="prod", at=NOW)
-    assert (cost.status, cost.pico, cost.part_pico) == ("unpriced", None, 3_000_000_000)
+    assert (cost.status, cost.pico, cost.part_pico) == ("unpriced", None, part)
     assert "claude-nobody-knows" in cost.reason

@@ -315,6 +315,20 @@ def test_a_deployment_with_a_price_is_billed_as_it_was_held_whatever_the_name_in
         assert (cost.status, cost.pico) == ("priced", 10_000_000_000)
 
 
+def test_a_deployment_may_have_the_name_of_another_sellers_model():
+    book = PriceBook({"sonar": Price(input="10", output="10"), "gpt-4o": Price(input="1", output="1")})
+    for requested, expected in (("gpt-4o", 1), ("sonar", 10), ("gpt-4o", 1)):
+        found = usage(input_uncached=1_000)
+        cost = book.price(found, provider="azure", model="gpt-4o-2024-08-06", requested=requested, at=NOW)
+        assert cost.pico == expected * 1_000_000_000
+
+
+def test_a_name_without_a_price_leaves_it_to_the_name_in_the_answer():
+    book = PriceBook({"gpt-4o": Price(input="1", output="1")})
+    cost = book.price(usage(input_uncached=1_000), provider="azure", model="gpt-4o", requested="router-x", at=NOW)
+    assert cost.pico == 1_000_000_000
+
+
 def test_a_model_that_answers_for_another_costs_what_was_declared_for_it():
     """A router's fallback: both are models, and the one that worked is billed."""
     book = PriceBook({"gpt-4o": Price(input="1", output="1"), "gpt-4.1": Price(input="10", output="10")})
