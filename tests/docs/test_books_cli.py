@@ -170,7 +170,9 @@ def test_reprice_beside_another_one_says_what_it_posted_itself(path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("output", "printed"), [((), b"unpriced \\u2192 priced"), (("--csv",), b"unpriced \\u2192 priced")]
+    ("output", "printed"),
+    [((), b"unpriced \\u2192 priced"), (("--csv",), b"unpriced \\u2192 priced")],
+    ids=["table", "csv"],
 )
 def test_a_terminal_without_the_sign_does_not_end_a_command_that_posted(path, tmp_path, output, printed):
     """The money was posted, and the command died of the arrow in "unpriced → priced"."""
