@@ -205,6 +205,45 @@ def test_terms_that_an_older_version_did_not_store_are_not_guessed(meter, ledger
     assert (found.call.entry.call_id, found.left, found.why) == ("scale", True, "its terms were not stored")
 
 
+@pytest.mark.parametrize(
+    ("terms", "usd"),
+    # gpt-5: 1.25 and 10; batch and flex at half; 1000 and 100 tokens
+    [(Terms(), "0.00225"), (Terms(batch=True), "0.001125"), (Terms(service_tier="flex"), "0.001125")],
+    ids=["standard", "batch", "flex"],
+)
+def test_the_terms_of_a_call_are_those_of_its_correction(meter, ledger, terms, usd):
+    """A reader that took 900 input tokens and reasoning beside the output is mended; the price is that of the terms."""
+    m = meter(BUDGETS)
+    stale = Usage(
+        buckets={"input_uncached": 900, "output_text": 100, "output_reasoning": 7},
+        reader="openai/0", raw=MINI, terms=terms, flags=("lifetimes_unseen",),
+    )  # fmt: skip
+    spend(m, answered(reader=stale), model="gpt-5")
+    post(ledger)
+    assert read_back(ledger).cost_usd == Decimal(usd)
+    last = list(m.entries())[-1]
+    assert (last.kind, last.terms, last.flags) == ("adjustment", terms, ("lifetimes_unseen",))
+    assert look(ledger) == []
+
+
+@pytest.mark.parametrize("terms", [Terms(batch=True), Terms(service_tier="flex")], ids=["batch", "flex"])
+def test_terms_that_only_the_price_remembers_are_read_off_it(meter, ledger, terms):
+    """An older version stored no terms; the entry's price says that it was sold in a batch."""
+    entry = spend(meter(BUDGETS), answered(reader=replace(openai.read(MINI), terms=terms)), model="gpt-5")
+    assert entry.cost_usd == Decimal("0.001125")
+    old = replace(entry, terms=None, usage=replace(entry.usage, terms=Terms()))
+    assert reprice([old], PriceBook()) == []
+
+
+def test_what_we_counted_is_an_estimate_again_after_it_was_said_to_be_free(meter, ledger):
+    m = meter(BUDGETS)
+    m.settle(m.reserve(made()), Outcome(kind="answer", output_bytes=50))
+    post(ledger, PriceBook({"gpt-4o-mini": "free"}))
+    post(ledger, PriceBook({"gpt-4o-mini": Price(input="0.15", output="0.60")}))
+    total = summarise(m.entries()).totals
+    assert (total.cost_usd, total.estimated_usd) == (Decimal("0.0000384"), Decimal("0.0000384"))
+
+
 def test_an_advisor_that_an_older_reader_could_not_price(meter, ledger):
     """It was flagged, and the whole answer had no price: $0.05 was booked."""
     advised = {"type": "advisor_message", "model": "claude-haiku-4-5", "input_tokens": 1000, "output_tokens": 100}
