@@ -326,6 +326,14 @@ def test_one_price_of_ones_own_gives_way_to_another_that_is_given(meter, ledger,
     assert read_back(ledger).cost_usd == (before if cost is None else Decimal(cost))
 
 
+def test_a_price_that_puts_a_call_at_nothing_is_none(meter, ledger):
+    """Nothing is never a price: a model that costs nothing is declared free."""
+    spend(meter(BUDGETS), answered({"prompt_tokens": 1000, "completion_tokens": 0, "total_tokens": 1000}))
+    (found,) = look(ledger, PriceBook({"gpt-4o-mini": Price(input="0", output="2")}))
+    assert (found.left, found.why) == (True, "no price: the list puts it at an impossible amount")
+    assert difference_row(found)["is_usd"] == "0"
+
+
 def test_a_model_that_was_said_to_be_free_may_get_a_price_again(meter, ledger):
     m = meter(BUDGETS)
     spend(m)

@@ -316,11 +316,18 @@ def test_a_deployment_with_a_price_is_billed_as_it_was_held_whatever_the_name_in
 
 
 def test_a_deployment_may_have_the_name_of_another_sellers_model():
-    book = PriceBook({"sonar": Price(input="10", output="10"), "gpt-4o": Price(input="1", output="1")})
-    for requested, expected in (("gpt-4o", 1), ("sonar", 10), ("gpt-4o", 1)):
+    book = PriceBook({"mistral-large-latest": Price(input="10", output="10"), "gpt-4o": Price(input="1", output="1")})
+    for requested, expected in (("gpt-4o", 1), ("mistral-large-latest", 10), ("gpt-4o", 1)):
         found = usage(input_uncached=1_000)
         cost = book.price(found, provider="azure", model="gpt-4o-2024-08-06", requested=requested, at=NOW)
         assert cost.pico == expected * 1_000_000_000
+
+
+def test_a_model_that_is_said_to_be_another_is_that_whatever_answers():
+    book = PriceBook({"gpt-4o-mini": SameAs("openai/gpt-4o", factor="2"), "gpt-4.1": Price(input="1", output="1")})
+    # 2.50 x 2 a million
+    cost = book.price(usage(input_uncached=1_000), provider="openai", model="gpt-4.1", requested="gpt-4o-mini", at=NOW)
+    assert cost.pico == 5_000_000_000
 
 
 def test_a_name_without_a_price_leaves_it_to_the_name_in_the_answer():
