@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_budget_callbacks import Meter
 from ai_budget_callbacks.admission import Policy, admit
 from ai_budget_callbacks.booking import Outcome, book_outcome
 from ai_budget_callbacks.errors import ConfigError
@@ -216,14 +215,6 @@ def test_a_deployment_has_the_limits_of_its_model_whatever_its_own_name_is_one_o
 
     assert most_output("openai", "gpt-4o") == max_output_tokens("anthropic", "claude-opus-4-5")
     assert most_output("house", "gpt-5") == max_output_tokens("openai", "gpt-5")
-
-
-def test_a_prompt_is_counted_by_the_tokenizer_of_the_model_behind_its_deployment():
-    prices = {"gpt-4o": SameAs("anthropic/claude-opus-4-5"), "chat-eu": SameAs("openai/gpt-4o")}
-    meter = Meter(ledger=":memory:", reserve="worst_case", prices=prices)
-    assert meter.token_counter("openai", "gpt-4o") is None, "Claude's tokenizer is not known"
-    assert meter.token_counter("azure", "chat-eu") is meter.token_counter("openai", "gpt-4o-mini")
-    meter.close()
 
 
 def test_a_deployment_of_a_model_that_thinks_out_of_sight_keeps_its_hold():

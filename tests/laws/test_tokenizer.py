@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ai_budget_callbacks import Meter, SameAs
 from ai_budget_callbacks.pricing.tokenizer import token_counter
 
 ROOT = Path(__file__).parents[2]
@@ -138,3 +139,15 @@ def test_a_file_is_found_where_llama_index_ships_it(folders):
 def test_a_tokenizer_that_is_not_on_disk_is_not_fetched(folders, place, before):
     assert asked(folders, before, TIKTOKEN_CACHE_DIR=str(folders / place)) == ["None", str(folders / place)]
     assert (folders / place / O200K).exists() == (place == "damaged"), "a damaged file was thrown away"
+
+
+@needs_files
+@pytest.mark.parametrize(("reserve", "counts"), [("worst_case", True), ("expected", False), ("none", False)])
+def test_a_meter_counts_prompts_where_it_holds_worst_cases_and_nowhere_else(reserve, counts):
+    prices = {"chat-eu": SameAs("openai/gpt-4o"), "gpt-4": SameAs("anthropic/claude-opus-4-5")}
+    meter = Meter(ledger=":memory:", reserve=reserve, prices=prices)
+    for provider, model in (("openai", "gpt-4o"), ("azure", "chat-eu")):
+        count = meter.token_counter(provider, model)
+        assert (count is not None and count("hello world") == 2) == counts
+    assert meter.token_counter("openai", "gpt-4") is None, "what it is said to be has no public tokenizer"
+    meter.close()

@@ -75,7 +75,12 @@ TESTS = {
         "sizes": ("tests/laws/test_sizes.py",),
         "learned": ("tests/contract/test_learned.py", "tests/contract/test_meter.py"),
         "watch": METER,
-        "meter": ("tests/laws/test_own_prices.py", *METER),
+        "meter": (
+            "tests/laws/test_own_prices.py",
+            "tests/laws/test_tokenizer.py",
+            "tests/laws/test_prices_file.py",
+            *METER,
+        ),
     }.items()
 }
 # Prices are cached in the process, so only the first test that needs one is seen to reach the code behind it; what a test
