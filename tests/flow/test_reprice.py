@@ -22,6 +22,7 @@ from ai_budget_callbacks.meter import Outcome
 from ai_budget_callbacks.pricing import PriceBook
 from ai_budget_callbacks.report import summarise
 from ai_budget_callbacks.reprice import apply, difference_row, reprice
+from ai_budget_callbacks.standing import standing
 from ai_budget_callbacks.usage import Call, Request, Terms, Usage, Who, anthropic, openai
 from tests.support.audit import read_back
 from tests.support.books import audit, fork, wait
@@ -239,9 +240,34 @@ def test_what_we_counted_is_an_estimate_again_after_it_was_said_to_be_free(meter
     m = meter(BUDGETS)
     m.settle(m.reserve(made()), Outcome(kind="answer", output_bytes=50))
     post(ledger, PriceBook({"gpt-4o-mini": "free"}))
+    assert [entry.status for entry in m.entries()] == ["estimated", "free"]
     post(ledger, PriceBook({"gpt-4o-mini": Price(input="0.15", output="0.60")}))
     total = summarise(m.entries()).totals
     assert (total.cost_usd, total.estimated_usd) == (Decimal("0.0000384"), Decimal("0.0000384"))
+
+
+def test_a_usage_that_no_reader_of_today_reads_stands_as_it_was_read(meter, ledger):
+    spend(meter(BUDGETS), answered(reader=replace(openai.read(MINI), raw={"of": "another time"})))
+    assert look(ledger) == []
+    assert table(look(ledger, DEARER)) == [("0.00021", "0.00042", "0.00021", "price")]
+
+
+def test_a_price_of_ones_own_hangs_on_no_terms(meter, ledger):
+    entry = spend(meter(BUDGETS, prices={"gpt-4o-mini": Price(input="0.15", output="0.60")}))
+    old = replace(entry, terms=None, usage=replace(entry.usage, terms=Terms()))
+    assert [(found.left, found.cost.pico) for found in reprice([old], DEARER)] == [(False, 420_000_000)]
+
+
+def test_a_late_answer_of_a_deployment_is_found_by_each_of_its_names(meter):
+    m = meter(BUDGETS, prices={"chat-eu": SameAs("azure/gpt-4o")})
+    opened = m.reserve(made(model="chat-eu", provider="azure"))
+    m.settle(opened, Outcome(kind="unknown"))
+    m.settle(opened, answered(response_model="gpt-4o-2024-08-06"))
+    (call,) = standing(m.entries())
+    assert [call.is_of(name) for name in ("chat-eu", "GPT-4o", "gpt-4o-2024-08-06", "gpt-4o-mini")] == [
+        *(True, True, True),
+        False,
+    ]
 
 
 def test_an_advisor_that_an_older_reader_could_not_price(meter, ledger):
