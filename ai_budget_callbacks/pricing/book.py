@@ -6,7 +6,7 @@ import logging
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai_budget_callbacks.errors import ConfigError
 from ai_budget_callbacks.pricing import corrections
@@ -94,15 +94,10 @@ class PriceBook:
         if slash and provider in FEES:
             self._fees[provider, model] = fee_card(where, model, value)
             return
-        if name.lower() in self._own:
-            raise ConfigError(f"{where}: that name has a price already, in other letters; case does not matter.")
-        self._own[name.lower()] = _alias(where, value) if isinstance(value, SameAs) else own_card(where, name, value)
-        if (
-            slash
-        ):  # "openai/my-model" may be a model's whole name, or a model of one provider, in a client's word for it
-            own = _alias(where, value) if isinstance(value, SameAs) else own_card(where, model, value)
+        _put(self._own, name.lower(), where, name, value)
+        if slash:  # may be a model's whole name, or a model of one provider, in the catalogue's word or a client's
             known = catalogue().provider_for_name(provider) or provider
-            self._own_of[known.lower(), model.lower()] = own
+            _put(self._own_of, (known.lower(), model.lower()), where, model, value)
 
     def _check(self, alias: _Alias) -> None:
         """A misspelt model is an error now, not an unpriced call later."""
@@ -330,6 +325,12 @@ class PriceBook:
         if isinstance(card, Unpriced):
             return Cost(status="unpriced", pico=None, reason=card.reason)
         return price_usage(usage, card)
+
+
+def _put(own: dict[Any, RateCard | _Alias], key: Any, where: str, model: str, value: Price | SameAs | str) -> None:
+    if key in own:
+        raise ConfigError(f"{where}: that name has a price already, in other letters or another word for its provider.")
+    own[key] = _alias(where, value) if isinstance(value, SameAs) else own_card(where, model, value)
 
 
 def _alias(where: str, same: SameAs) -> _Alias:

@@ -356,8 +356,14 @@ def test_a_price_for_one_provider_may_name_it_as_a_client_does(word, provider, m
 
 
 def test_one_model_has_one_price_and_one_provider_one_factor():
-    with pytest.raises(ConfigError, match=r"prices\['gpt-4o'\]: that name has a price already, in other letters"):
+    with pytest.raises(
+        ConfigError, match=r"prices\['gpt-4o'\]: that name has a price already, in other letters or another word"
+    ):
         PriceBook({"GPT-4o": Price(input="1"), "gpt-4o": Price(input="2")})
+    with pytest.raises(
+        ConfigError, match=r"prices\['bedrock/mine'\]: that name has a price already, in other letters or"
+    ):
+        PriceBook({"aws/mine": Price(input="1"), "bedrock/mine": Price(input="2")})
     with pytest.raises(ConfigError, match=r"factors\['gemini'\] and factors\['google'\] are one provider's"):
         PriceBook(factors={"google": "0.5", "gemini": "0.9"})
 

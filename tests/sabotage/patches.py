@@ -869,7 +869,7 @@ SABOTAGES = (
     Sabotage(
         "hold-given-back",
         "a kept hold is given back by a price that goes up and down again",
-        REPRICE + "::test_without_holds_it_is_the_estimate_that_stays",
+        REPRICE + "::test_a_hold_that_was_kept_is_not_given_back_by_a_price_that_goes_up_and_down",
         (("ledger/adjusting.py", "self.first = _sums(self.rows[:priced])", "self.first = self.now"),),
     ),
     Sabotage(

@@ -375,8 +375,8 @@ PRICES = (
         (
             (
                 "pricing/book.py",
-                "known = catalogue().provider_for_name(provider) or provider\n            self",
-                "known = provider\n            self",
+                "known = catalogue().provider_for_name(provider) or provider\n            _put",
+                "known = provider\n            _put",
             ),
         ),
     ),
